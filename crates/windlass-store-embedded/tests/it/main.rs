@@ -1,0 +1,5 @@
+//! The embedded store keeps the contract, on a real disk, across processes and crashes.
+
+mod contract;
+mod crash;
+mod files;
