@@ -6,11 +6,17 @@
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rusqlite::Connection;
 use serde::Serialize;
 use windlass_clock::{Entropy, Seeded, SystemClock};
+use windlass_store::{Committed, Compare, Store, StoreError, Txn, budget};
+
+use crate::{EmbeddedStore, Options};
 
 /// Rows that [`raw_rate`] loads before it measures.
 pub const PRELOADED_TASKS: u32 = 100_000;
@@ -197,6 +203,125 @@ impl RawStore {
     }
 }
 
+/// The embedded store under load, doing what [`RawStore`] does: one transition is one guarded transaction
+/// that updates a task, moves its ready key and appends an event (three puts, one delete).
+#[derive(Debug)]
+pub struct StoreProbe {
+    store: Arc<EmbeddedStore>,
+    events: Arc<AtomicU64>,
+    /// On which side the ready key of each task is.
+    late: Arc<[AtomicBool]>,
+}
+
+/// How fast the store makes transitions durable.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct StoreRate {
+    /// Callers that each wait for one commit at a time.
+    pub callers: u32,
+    /// Durable transitions in a second.
+    pub per_second: f64,
+    /// Times of the commits, as a caller sees them.
+    pub commit: Latency,
+}
+
+impl StoreProbe {
+    /// Opens a store in `dir`, which should be empty, and loads [`PRELOADED_TASKS`] tasks.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the store answers.
+    pub async fn create(dir: &Path) -> Result<Self, StoreError> {
+        let store = EmbeddedStore::open(dir, Options::new(SystemClock::real()))?;
+        let tasks: Vec<u32> = (0..PRELOADED_TASKS).collect();
+        for some in tasks.chunks(budget::OPS / 2) {
+            let load = some.iter().fold(Txn::new(), |txn, task| {
+                txn.put(record(*task), [7u8; TASK_BYTES].to_vec()).put(ready(*task, false), Bytes::new())
+            });
+            store.commit(load).await?;
+        }
+        let late = tasks.iter().map(|_| AtomicBool::new(false)).collect();
+        Ok(Self { store: Arc::new(store), events: Arc::default(), late })
+    }
+
+    /// Measures for `duration` with `callers` tasks that commit one transition after another.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the store answers.
+    pub async fn run(&self, callers: u32, duration: Duration) -> Result<StoreRate, StoreError> {
+        let clock = SystemClock::real();
+        let started = clock.monotonic();
+        let mut running = tokio::task::JoinSet::new();
+        for caller in 0..callers {
+            let (store, clock, events) = (Arc::clone(&self.store), Arc::clone(&clock), Arc::clone(&self.events));
+            let late = Arc::clone(&self.late);
+            // Each caller has tasks of its own: this measures commits, not conflicts.
+            let (first, count) = (PRELOADED_TASKS / callers * caller, PRELOADED_TASKS / callers);
+            let entropy = Seeded::new(events.load(Ordering::Relaxed) ^ (u64::from(caller) << 32));
+            running.spawn(async move {
+                let mut times = Vec::new();
+                while clock.monotonic().saturating_sub(started) < duration {
+                    let task = first + (entropy.next_u64() % u64::from(count)) as u32;
+                    let event = events.fetch_add(1, Ordering::Relaxed);
+                    let began = clock.monotonic();
+                    let late = late[task as usize].fetch_xor(true, Ordering::Relaxed);
+                    transition(&store, task, late, event).await?;
+                    times.push(clock.monotonic().saturating_sub(began));
+                }
+                Ok(times)
+            });
+        }
+        let mut times = Vec::new();
+        while let Some(done) = running.join_next().await {
+            let done: Result<Vec<Duration>, StoreError> =
+                done.unwrap_or_else(|error| Err(StoreError::Unavailable(format!("a caller ended: {error}"))));
+            times.extend(done?);
+        }
+        let passed = clock.monotonic().saturating_sub(started);
+        let per_second = times.len() as f64 / passed.as_secs_f64();
+        Ok(StoreRate { callers, per_second, commit: Latency::of(times) })
+    }
+
+    /// The time of `count` reads of one entry each, one after another.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the store answers.
+    pub async fn get_latency(&self, count: usize) -> Result<Latency, StoreError> {
+        let (clock, entropy) = (SystemClock::real(), Seeded::new(3));
+        let mut times = Vec::new();
+        for _ in 0..count {
+            let key = record((entropy.next_u64() % u64::from(PRELOADED_TASKS)) as u32);
+            let began = clock.monotonic();
+            self.store.get(&key).await?;
+            times.push(clock.monotonic().saturating_sub(began));
+        }
+        Ok(Latency::of(times))
+    }
+}
+
+/// Updates a task, moves its ready key to the other side, where it must not be yet, and appends an event.
+async fn transition(store: &EmbeddedStore, task: u32, late: bool, event: u64) -> Result<(), StoreError> {
+    let txn = Txn::new()
+        .when(Compare::Absent(ready(task, !late)))
+        .put(record(task), vec![event as u8; TASK_BYTES])
+        .delete(ready(task, late))
+        .put(ready(task, !late), Bytes::from_static(&[1; 16]))
+        .put(format!("event/{event:016x}"), vec![3u8; EVENT_BYTES]);
+    match store.commit(txn).await? {
+        Committed::At(_) => Ok(()),
+        Committed::Conflict(_) => Err(StoreError::Unusable(format!("task {task} was on the other side already"))),
+    }
+}
+
+fn record(task: u32) -> String {
+    format!("task/{:08x}{task:08x}", task.wrapping_mul(0x9e37_79b1))
+}
+
+fn ready(task: u32, late: bool) -> String {
+    format!("ready/{}/{:08x}{task:08x}", u8::from(late), task.wrapping_mul(0x9e37_79b1))
+}
+
 /// 16 bytes, spread so that neighbours in time are not neighbours in the tree.
 fn task_key(task: u32) -> [u8; 16] {
     let mut key = [0; 16];
@@ -218,6 +343,15 @@ mod tests {
         assert!(rate.per_second > 0.0 && rate.commit.count > 0);
         assert!(raw_rate(dir.path(), 1, Duration::ZERO).is_err(), "the database is there already");
         assert!(fdatasync_latency(&dir.path().join("none"), 1).is_err());
+    }
+
+    #[tokio::test]
+    async fn the_store_is_measured_with_the_same_work() {
+        let dir = tempfile::tempdir().unwrap();
+        let probe = StoreProbe::create(dir.path()).await.unwrap();
+        let rate = probe.run(4, Duration::from_millis(50)).await.unwrap();
+        assert!(rate.per_second > 0.0 && rate.commit.count >= 4);
+        assert_eq!(probe.get_latency(3).await.unwrap().count, 3);
     }
 
     #[test]

@@ -447,3 +447,46 @@ pub(crate) fn drop_leased(connection: &mut Connection, file: &Path, last: Revisi
     };
     drop_leased().map_err(|error| schema::store_error("end the leases of the last holder in", file, &error))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
+
+    use windlass_clock::SystemClock;
+    use windlass_store::{Store, StoreError, Txn};
+
+    use crate::{EmbeddedStore, Options};
+
+    #[tokio::test]
+    async fn a_commit_that_fails_to_sync_is_unknown_and_ends_the_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(dir.path(), Options::new(SystemClock::real())).unwrap();
+        let lease = store.grant(Duration::from_secs(60)).await.unwrap();
+        store.commit(Txn::new().put("a", "1")).await.unwrap();
+        let mut watch = store.watch("", store.revision().await.unwrap()).await.unwrap();
+        store.core.fail_commit.store(true, Ordering::Relaxed);
+        let outcome = store.commit(Txn::new().put("a", "2")).await;
+        assert!(matches!(&outcome, Err(StoreError::Unknown(why)) if why.contains("state.db")), "{outcome:?}");
+        store.core.fail_commit.store(false, Ordering::Relaxed);
+        let refused = [
+            store.commit(Txn::new().put("a", "3")).await.err(),
+            store.get("a").await.err(),
+            store.scan("").await.err(),
+            store.watch("", windlass_store::Revision(1)).await.err(),
+            store.revision().await.err(),
+            store.grant(Duration::from_secs(1)).await.err(),
+            store.keep_alive(lease).await.err(),
+            store.revoke(lease).await.err(),
+            store.backup_to(&dir.path().join("copy")).await.err(),
+            watch.next().await.err(),
+        ];
+        for error in refused {
+            assert!(matches!(&error, Some(StoreError::Unusable(why)) if why.contains("restart")), "{error:?}");
+        }
+        drop(store);
+        let store = EmbeddedStore::open(dir.path(), Options::new(SystemClock::real())).unwrap();
+        let value = store.get("a").await.unwrap().unwrap().value;
+        assert!(value == "1" || value == "2", "one of the two, and usable again");
+    }
+}

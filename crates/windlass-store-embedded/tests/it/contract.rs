@@ -18,8 +18,8 @@ struct Embedded {
 impl Embedded {
     fn new() -> Self {
         let clock = ManualClock::new();
-        let dir = tempfile::tempdir().unwrap();
-        let store = EmbeddedStore::open(dir.path(), Options::new(Arc::new(clock.clone()))).unwrap();
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = EmbeddedStore::open(dir.path(), Options::new(Arc::new(clock.clone()))).expect("a store");
         Self { clock, store: Arc::new(store), _dir: dir }
     }
 }
