@@ -65,7 +65,7 @@ impl JobState {
     /// Whether a coordinator has something to do for it.
     #[must_use]
     pub const fn is_active(self) -> bool {
-        matches!(self, Self::Pending | Self::Running | Self::Pausing | Self::Cancelling | Self::Undoing)
+        matches!(self, Self::Pending | Self::Running | Self::Pausing | Self::Paused | Self::Cancelling | Self::Undoing)
     }
 
     /// Whether tasks may be claimed.
@@ -143,6 +143,9 @@ pub struct JobStatus {
     /// Milliseconds of all finished pauses.
     #[serde(default)]
     pub paused_total_ms: u64,
+    /// When the pause ends by itself. Absolute, so that it outlives every process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume_at: Option<Timestamp>,
     /// Why it is paused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause_reason: Option<PauseReason>,
@@ -171,7 +174,12 @@ pub enum JobEvent {
     /// No plan could be made.
     PlanFailed(Box<Failure>),
     /// Stop claiming, let running tasks reach a safe point.
-    Pause(PauseReason),
+    Pause {
+        /// Why.
+        reason: PauseReason,
+        /// When to go on without being told; `None`: not before somebody says so.
+        until: Option<Timestamp>,
+    },
     /// Nothing runs any more.
     Drained,
     /// Go on.
@@ -206,7 +214,7 @@ impl JobEvent {
         match self {
             Self::Activated => "activated",
             Self::PlanFailed(_) => "plan_failed",
-            Self::Pause(_) => "pause",
+            Self::Pause { .. } => "pause",
             Self::Drained => "drained",
             Self::Resume => "resume",
             Self::Cancel { .. } => "cancel",
@@ -243,6 +251,7 @@ impl JobStatus {
             ended: None,
             paused_at: None,
             paused_total_ms: 0,
+            resume_at: None,
             pause_reason: None,
             result: None,
             failure: None,
@@ -285,8 +294,9 @@ impl JobStatus {
                 self.complete(at, JobResult::Cancelled);
                 Completed
             }
-            (Running, JobEvent::Pause(reason)) => {
+            (Running, JobEvent::Pause { reason, until }) => {
                 self.pause_reason = Some(reason);
+                self.resume_at = until;
                 Pausing
             }
             (Pausing, JobEvent::Drained) => {
@@ -357,6 +367,7 @@ impl JobStatus {
             self.paused_total_ms += u64::try_from(paused).unwrap_or(0);
         }
         self.pause_reason = None;
+        self.resume_at = None;
     }
 }
 
@@ -377,7 +388,7 @@ mod tests {
             for event in [
                 JobEvent::Activated,
                 JobEvent::PlanFailed(failure()),
-                JobEvent::Pause(PauseReason::Person),
+                JobEvent::Pause { reason: PauseReason::Person, until: None },
                 JobEvent::Drained,
                 JobEvent::Resume,
                 JobEvent::Cancel { undo: false },
@@ -431,7 +442,7 @@ undo_failed + ignore_leftovers -> finished
     fn pauses_do_not_count_as_work_at_any_moment() {
         let job = JobStatus::new(at(0)).apply(JobEvent::Activated, at(10)).unwrap();
         assert_eq!(job.elapsed(at(15)).as_secs(), 5);
-        let job = job.apply(JobEvent::Pause(PauseReason::Person), at(20)).unwrap();
+        let job = job.apply(JobEvent::Pause { reason: PauseReason::Person, until: None }, at(20)).unwrap();
         let job = job.apply(JobEvent::Drained, at(22)).unwrap();
         assert_eq!(job.elapsed(at(22)).as_secs(), 12);
         assert_eq!(job.elapsed(at(500)).as_secs(), 12);

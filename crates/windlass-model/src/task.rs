@@ -187,7 +187,11 @@ pub enum TaskEvent {
     /// The worker gave it back at a safe point.
     Released,
     /// The worker is gone.
-    OwnerDied,
+    OwnerDied {
+        /// Whether the attempt had left durable progress: a checkpoint or a ledger entry. Deaths count towards
+        /// poison only while a task gets nowhere.
+        progressed: bool,
+    },
     /// Too many workers died holding it.
     Poisoned(Box<Failure>),
     /// A task that it requires did not succeed.
@@ -208,7 +212,7 @@ impl TaskEvent {
             Self::FailedAttempt { .. } => "failed_attempt",
             Self::Failed(_) => "failed",
             Self::Released => "released",
-            Self::OwnerDied => "owner_died",
+            Self::OwnerDied { .. } => "owner_died",
             Self::Poisoned(_) => "poisoned",
             Self::Ignored(_) => "ignored",
             Self::Cancelled => "cancelled",
@@ -300,10 +304,10 @@ impl TaskStatus {
                 self.recover = true;
                 Waiting { not_before: None }
             }
-            (Running { claim }, TaskEvent::OwnerDied) => {
+            (Running { claim }, TaskEvent::OwnerDied { progressed }) => {
                 let failure = Failure::new("worker_died", crate::ErrorClass::UnknownOutcome, "the worker is gone");
                 push_attempt(&mut self.attempts, claim, at, Some(Box::new(failure)));
-                self.deaths += 1;
+                self.deaths = if progressed { 1 } else { self.deaths + 1 };
                 self.recover = true;
                 Waiting { not_before: None }
             }
@@ -370,7 +374,7 @@ mod tests {
             TaskEvent::FailedAttempt { failure: failure(), retry_at: at(9), recover: true },
             TaskEvent::Failed(failure()),
             TaskEvent::Released,
-            TaskEvent::OwnerDied,
+            TaskEvent::OwnerDied { progressed: false },
             TaskEvent::Poisoned(failure()),
             TaskEvent::Ignored(vec![]),
             TaskEvent::Cancelled,

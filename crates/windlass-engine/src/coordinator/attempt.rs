@@ -1,0 +1,278 @@
+//! The attempts that run in this process: their places, their signals to stop, their signs of life.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use serde_json::Value;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use windlass_model::effect::Effect;
+use windlass_model::plan::TaskSpec;
+use windlass_model::policy::Policy;
+use windlass_model::reference;
+use windlass_model::task::{Outcome, Output};
+use windlass_model::{Epoch, ErrorClass, Failure, TaskId};
+
+use super::image::Place;
+use super::{Coordinator, Message};
+use crate::EngineError;
+use crate::context::{TaskContext, UndoInput};
+use crate::engine::Shared;
+use crate::kind::{Finished, TaskType};
+use crate::values;
+
+struct Running {
+    epoch: Epoch,
+    cancel: CancellationToken,
+    interruptible: bool,
+    stall: Duration,
+    last_sign: Duration,
+    stalled: bool,
+    abort: tokio::task::AbortHandle,
+    /// Held for as long as the attempt runs.
+    _places: Vec<OwnedSemaphorePermit>,
+}
+
+pub(super) struct Attempts {
+    shared: Arc<Shared>,
+    running: BTreeMap<TaskId, Running>,
+    /// Places taken for tasks whose claim is not durable yet.
+    taken: BTreeMap<TaskId, Vec<OwnedSemaphorePermit>>,
+    /// Owns the attempts: when the coordinator is dropped, so are they.
+    tasks: JoinSet<()>,
+}
+
+impl Attempts {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        Self { shared: shared.clone(), running: BTreeMap::new(), taken: BTreeMap::new(), tasks: JoinSet::new() }
+    }
+
+    fn type_of(&self, name: &str) -> Option<&Arc<dyn TaskType>> {
+        self.shared.kinds.task_type(name)
+    }
+
+    pub(super) fn policy_of(&self, task_type: &str) -> Policy {
+        self.type_of(task_type).map(|task_type| task_type.policy()).unwrap_or_default()
+    }
+
+    pub(super) fn changes_nothing(&self, spec: &TaskSpec) -> bool {
+        self.type_of(&spec.task_type).is_some_and(|task_type| !task_type.changes_outside())
+    }
+
+    /// Takes a place for a task, if there is one.
+    pub(super) fn place(&mut self, spec: &TaskSpec, preview: bool) -> Place {
+        if preview && !self.changes_nothing(spec) {
+            return Place::NoneOfType;
+        }
+        let mut permits = Vec::with_capacity(2);
+        if let Some(limit) = self.shared.type_places.get(spec.task_type.as_str()) {
+            match limit.clone().try_acquire_owned() {
+                Ok(permit) => permits.push(permit),
+                Err(_) => return Place::NoneOfType,
+            }
+        }
+        match self.shared.places.clone().try_acquire_owned() {
+            Ok(permit) => permits.push(permit),
+            Err(_) => return Place::None,
+        }
+        self.taken.insert(spec.id, permits);
+        Place::Taken
+    }
+
+    pub(super) fn seen(&mut self, id: TaskId, now: Duration) {
+        if let Some(running) = self.running.get_mut(&id) {
+            running.last_sign = now;
+        }
+    }
+
+    pub(super) fn forget(&mut self, id: TaskId, epoch: Epoch) {
+        if self.running.get(&id).is_some_and(|running| running.epoch == epoch) {
+            self.running.remove(&id);
+            self.shared.place_freed.send_modify(|n| *n += 1);
+        }
+        // Reaps what has ended, so that the set does not grow.
+        while self.tasks.try_join_next().is_some() {}
+    }
+
+    /// Asks every interruptible attempt to stop at its next safe point.
+    pub(super) fn interrupt_all(&mut self) {
+        for running in self.running.values().filter(|running| running.interruptible) {
+            running.cancel.cancel();
+        }
+    }
+
+    /// Stops every attempt where it stands. Returns those that were stopped; nobody will report for them.
+    pub(super) fn abort_all(&mut self) -> Vec<(TaskId, Epoch)> {
+        let stopped: Vec<_> = self.running.iter().map(|(id, running)| (*id, running.epoch)).collect();
+        for running in self.running.values() {
+            running.abort.abort();
+        }
+        stopped
+    }
+
+    /// Asks attempts that show no sign of life to stop; aborts them when they do not. Tells which, and whether
+    /// they were aborted.
+    pub(super) fn stalled(&mut self, now: Duration) -> Vec<(TaskId, Epoch, bool)> {
+        let mut stalled = Vec::new();
+        for (id, running) in &mut self.running {
+            if now.saturating_sub(running.last_sign) < running.stall {
+                continue;
+            }
+            running.last_sign = now;
+            let aborted = running.stalled;
+            if aborted {
+                running.abort.abort();
+            }
+            running.stalled = true;
+            running.cancel.cancel();
+            stalled.push((*id, running.epoch, aborted));
+        }
+        stalled
+    }
+
+    pub(super) fn next_stall(&self, now: Duration) -> Option<Duration> {
+        self.running
+            .values()
+            .map(|running| (running.last_sign + running.stall).saturating_sub(now).max(Duration::from_millis(1)))
+            .min()
+    }
+}
+
+impl Coordinator {
+    /// Starts an attempt whose claim is durable.
+    pub(super) async fn start(&mut self, id: TaskId) -> Result<(), EngineError> {
+        let places = self.attempts.taken.remove(&id).unwrap_or_default();
+        let task = &self.image.tasks[&id];
+        let Some(claim) = task.status.claim().copied() else { return Ok(()) };
+        let spec = task.spec.clone();
+        let policy = self.policy(id);
+        let task = &self.image.tasks[&id];
+        let undo = match spec.undoes {
+            Some(undone) => Some(self.undo_input(undone).await?),
+            None => None,
+        };
+        let checkpoint = match &task.checkpoint {
+            Some(checkpoint) => Some(values::fetch(&*self.shared.store, self.image.id(), &checkpoint.value).await?),
+            None => None,
+        };
+        let cancel = CancellationToken::new();
+        let mut context = TaskContext {
+            job: self.image.id(),
+            record: self.image.record.clone(),
+            generation: self.image.status.generation,
+            epoch: claim.epoch,
+            attempt: task.status.failures,
+            recovering: task.status.recover,
+            input: spec.input.clone(),
+            checkpoint,
+            effects: task.effects.values().cloned().collect(),
+            undo,
+            clock: self.shared.clock.clone(),
+            entropy: self.shared.entropy.clone(),
+            work_dir: self.shared.work_dir(self.image.id()),
+            cancel: cancel.clone(),
+            safe_until: self.session.safe_until.clone(),
+            messages: self.messages.clone(),
+            probe: self.shared.probe.clone(),
+            spec: spec.clone(),
+        };
+        let resolved = self.resolve(&spec, &mut context.input).await?;
+        let task_type = self.shared.kinds.task_type(&spec.task_type).cloned();
+        let messages = context.messages.clone();
+        let epoch = claim.epoch;
+        let abort = self.attempts.tasks.spawn(async move {
+            let result = match (resolved, task_type) {
+                (Err(failure), _) => Err(failure),
+                (Ok(()), None) => Err(Failure::permanent(
+                    "unknown_task_type",
+                    format!("this program has no code for tasks of type {}", spec.task_type),
+                )
+                .hint("run the job with the version of windlass that planned it")),
+                (Ok(()), Some(task_type)) => run(&*task_type, &context).await,
+            };
+            // Ends unheard only when the coordinator is gone; the next one finds the claim and repeats.
+            let _ = messages.send(Message::Ended { task: id, epoch, result }).await;
+        });
+        let running = Running {
+            epoch,
+            cancel,
+            interruptible: policy.interruptible,
+            stall: Duration::from_millis(policy.stall_ms.max(1)),
+            last_sign: self.shared.clock.monotonic(),
+            stalled: false,
+            abort,
+            _places: places,
+        };
+        self.attempts.running.insert(id, running);
+        Ok(())
+    }
+
+    async fn undo_input(&self, undone: TaskId) -> Result<UndoInput, EngineError> {
+        let task = self
+            .image
+            .tasks
+            .get(&undone)
+            .ok_or_else(|| EngineError::bug(format!("task {undone} is not in the job")))?;
+        let job = self.image.id();
+        let effects: Vec<Effect> = task.effects.values().filter(|effect| effect.may_exist()).cloned().collect();
+        let output = match task.status.outcome() {
+            Some(Outcome::Succeeded { output }) => Some(values::fetch(&*self.shared.store, job, output).await?),
+            _ => None,
+        };
+        let checkpoint = match &task.checkpoint {
+            Some(checkpoint) => Some(values::fetch(&*self.shared.store, job, &checkpoint.value).await?),
+            None => None,
+        };
+        Ok(UndoInput { task: task.spec.clone(), effects, output, checkpoint })
+    }
+
+    /// Fills the references of a task into its input.
+    async fn resolve(&self, spec: &TaskSpec, input: &mut Value) -> Result<Result<(), Failure>, EngineError> {
+        for reference in &spec.references {
+            let outcome = self.image.tasks.get(&reference.task).and_then(|task| task.status.outcome());
+            let Some(Outcome::Succeeded { output }) = outcome else {
+                let text = format!("{} has no output to refer to", self.image.name(reference.task));
+                return Ok(Err(Failure::permanent("unresolved_reference", text)));
+            };
+            let fetched;
+            let output = match output {
+                Output::Inline(value) => value,
+                stored @ Output::Stored { .. } => {
+                    fetched = values::fetch(&*self.shared.store, self.image.id(), stored).await?;
+                    &fetched
+                }
+            };
+            if let Err(error) = reference::resolve(input, reference, output) {
+                let text = format!("a reference to {}: {error}", self.image.name(reference.task));
+                return Ok(Err(Failure::permanent("unresolved_reference", text)));
+            }
+        }
+        Ok(Ok(()))
+    }
+}
+
+/// Runs the code of a task type. A panic in it is a failure of the task, not of the engine.
+async fn run(task_type: &dyn TaskType, context: &TaskContext) -> Result<Finished, Failure> {
+    let work =
+        async { if context.undo.is_some() { task_type.undo(context).await } else { task_type.run(context).await } };
+    match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(result) => result,
+        Err(panic) => {
+            let text = panic
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "without a message".to_owned());
+            Err(Failure::new(
+                "task_panicked",
+                ErrorClass::Permanent,
+                format!("the code of {} broke off: {text}", context.spec.name()),
+            )
+            .hint("this is a mistake in windlass: please report it with the job's log"))
+        }
+    }
+}

@@ -1,0 +1,752 @@
+//! A job in memory: exactly what the store holds of it, plus indexes that are derived from that.
+//!
+//! Everything here is synchronous. [`JobImage`] changes only through methods that put the change into a
+//! [`Batch`] at the same time; the coordinator commits the batch and only then lets anybody see or act on it.
+//! When a commit fails for good the image is thrown away and loaded afresh.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use windlass_model::effect::{Effect, EffectEvent, EffectState};
+use windlass_model::job::{JobEvent, JobResult, JobState, JobStatus};
+use windlass_model::log::{Level, LogEntry};
+use windlass_model::plan::{Need, TaskSpec};
+use windlass_model::progress::Progress;
+use windlass_model::task::{Outcome, Output, TaskEvent, TaskState, TaskStatus};
+use windlass_model::{Epoch, Failure, JobId, TaskId, WorkerId};
+use windlass_store::{Op, keys};
+
+use crate::EngineError;
+use crate::records::{AddedBy, Head, JobRecord, TaskRecord, encode};
+
+/// Changes that become durable together.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    ops: BTreeMap<String, Op>,
+    bytes: usize,
+    /// Names the batch at crash points: its most telling change.
+    pub(crate) label: &'static str,
+    /// Tasks that were claimed: to be started once the batch is durable.
+    pub(crate) starts: Vec<TaskId>,
+}
+
+/// Changes per batch after which it is committed before more are added. Below the store's limit by the most
+/// that one step adds.
+const BATCH_OPS: usize = 80;
+/// Bytes per batch, likewise.
+const BATCH_BYTES: usize = 256 * 1024;
+
+impl Batch {
+    pub(crate) fn put(&mut self, key: String, value: bytes::Bytes) {
+        self.bytes += key.len() + value.len();
+        self.ops.insert(key.clone(), Op::Put { key, value, lease: None });
+    }
+
+    pub(crate) fn delete(&mut self, key: String) {
+        self.bytes += key.len();
+        self.ops.insert(key.clone(), Op::Delete(key));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.ops.len() >= BATCH_OPS || self.bytes >= BATCH_BYTES
+    }
+
+    pub(crate) fn into_ops(self) -> Vec<Op> {
+        self.ops.into_values().collect()
+    }
+
+    fn label(&mut self, label: &'static str) {
+        self.label = label;
+    }
+}
+
+/// A task in memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Task {
+    pub(crate) spec: Arc<TaskSpec>,
+    pub(crate) status: TaskStatus,
+    /// Dependencies that have not ended.
+    open: u32,
+    dependants: Vec<TaskId>,
+    /// Its number in the ready set; 0 when it is not there.
+    ready_no: u64,
+    pub(crate) effects: BTreeMap<u32, Effect>,
+    pub(crate) checkpoint: Option<Checkpoint>,
+    pub(crate) progress: Progress,
+}
+
+/// How far a task had got, and the attempt that said so.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Checkpoint {
+    pub(crate) epoch: Epoch,
+    pub(crate) value: Output,
+}
+
+/// Tasks by state and outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Not claimed.
+    pub waiting: u64,
+    /// Claimed.
+    pub running: u64,
+    /// Ended well.
+    pub succeeded: u64,
+    /// Ended badly.
+    pub failed: u64,
+    /// Not tried, because something before them failed.
+    pub ignored: u64,
+    /// Not tried, or given up, because the job was cancelled.
+    pub cancelled: u64,
+}
+
+impl Counts {
+    /// All tasks.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.waiting + self.running + self.ended()
+    }
+
+    /// Tasks that have ended.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        self.succeeded + self.failed + self.ignored + self.cancelled
+    }
+
+    fn slot(&mut self, state: &TaskState) -> &mut u64 {
+        match state {
+            TaskState::Waiting { .. } => &mut self.waiting,
+            TaskState::Running { .. } => &mut self.running,
+            TaskState::Done { outcome } => match outcome {
+                Outcome::Succeeded { .. } => &mut self.succeeded,
+                Outcome::Failed { .. } => &mut self.failed,
+                Outcome::Ignored { .. } => &mut self.ignored,
+                Outcome::Cancelled => &mut self.cancelled,
+            },
+        }
+    }
+}
+
+/// A job in memory.
+#[derive(Debug)]
+pub(crate) struct JobImage {
+    pub(crate) record: Arc<JobRecord>,
+    pub(crate) status: JobStatus,
+    pub(crate) head: Head,
+    pub(crate) tasks: HashMap<TaskId, Task>,
+    /// Claimable tasks: rank, then the order in which they became so.
+    ready: BTreeSet<(Reverse<i32>, u64, TaskId)>,
+    ready_counter: u64,
+    /// Tasks that wait for a moment.
+    backoff: BTreeSet<(Timestamp, TaskId)>,
+    pub(crate) running: BTreeSet<TaskId>,
+    /// Ended tasks whose dependants have not been told yet.
+    to_tell: VecDeque<TaskId>,
+    /// Waiting tasks to cancel, while cancelling.
+    to_cancel: Vec<TaskId>,
+    pub(crate) counts: Counts,
+    /// Work of ended tasks, and of all tasks.
+    done_work: Progress,
+    total_work: Progress,
+}
+
+impl JobImage {
+    /// A job without tasks.
+    pub(crate) fn new(record: JobRecord, status: JobStatus, head: Head) -> Self {
+        Self {
+            record: Arc::new(record),
+            status,
+            head,
+            tasks: HashMap::new(),
+            ready: BTreeSet::new(),
+            ready_counter: 0,
+            backoff: BTreeSet::new(),
+            running: BTreeSet::new(),
+            to_tell: VecDeque::new(),
+            to_cancel: Vec::new(),
+            counts: Counts::default(),
+            done_work: Progress::default(),
+            total_work: Progress { total_items: Some(0), total_bytes: Some(0), ..Progress::default() },
+        }
+    }
+
+    pub(crate) fn id(&self) -> JobId {
+        self.record.id
+    }
+
+    /// Adds tasks with their statuses and derives the indexes. For loading, and for tasks that a batch makes
+    /// part of the plan.
+    pub(crate) fn insert(&mut self, tasks: Vec<(TaskSpec, TaskStatus)>) {
+        let new: Vec<TaskId> = tasks.iter().map(|(spec, _)| spec.id).collect();
+        for (spec, status) in tasks {
+            *self.counts.slot(&status.state) += 1;
+            if spec.undoes.is_none() {
+                self.total_work = self.total_work.plus(&work(&spec));
+                if status.outcome().is_some() {
+                    self.done_work = self.done_work.plus(&done(&spec));
+                }
+            }
+            let task = Task {
+                spec: Arc::new(spec),
+                status,
+                open: 0,
+                dependants: Vec::new(),
+                ready_no: 0,
+                effects: BTreeMap::new(),
+                checkpoint: None,
+                progress: Progress::default(),
+            };
+            self.tasks.insert(task.spec.id, task);
+        }
+        for id in &new {
+            let dependencies = self.tasks[id].spec.dependencies.clone();
+            let mut open = 0;
+            for dependency in dependencies {
+                if let Some(other) = self.tasks.get_mut(&dependency.task) {
+                    other.dependants.push(*id);
+                    open += u32::from(other.status.outcome().is_none());
+                }
+            }
+            if let Some(task) = self.tasks.get_mut(id) {
+                task.open = open;
+            }
+        }
+        for id in new {
+            self.index(id);
+        }
+    }
+
+    /// Puts a task into the index of its state. Ended tasks tell their dependants again: harmless, and it
+    /// finishes what a crash interrupted.
+    fn index(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.get(&id) else { return };
+        match &task.status.state {
+            TaskState::Waiting { not_before } if task.open == 0 => match not_before {
+                Some(at) => {
+                    self.backoff.insert((*at, id));
+                }
+                None => self.make_ready(id),
+            },
+            TaskState::Waiting { .. } => {}
+            TaskState::Running { .. } => {
+                self.running.insert(id);
+            }
+            TaskState::Done { outcome } => {
+                if !outcome.is_success() && !task.dependants.is_empty() {
+                    self.to_tell.push_back(id);
+                }
+            }
+        }
+    }
+
+    fn make_ready(&mut self, id: TaskId) {
+        self.ready_counter += 1;
+        if let Some(task) = self.tasks.get_mut(&id)
+            && task.ready_no == 0
+        {
+            task.ready_no = self.ready_counter;
+            self.ready.insert((Reverse(task.spec.rank), task.ready_no, id));
+        }
+    }
+
+    /// Moves a task through its state machine, into the batch and the indexes.
+    pub(crate) fn move_task(
+        &mut self,
+        batch: &mut Batch,
+        id: TaskId,
+        event: TaskEvent,
+        at: Timestamp,
+    ) -> Result<(), EngineError> {
+        let job = self.id();
+        let task = self.tasks.get_mut(&id).ok_or_else(|| EngineError::bug(format!("task {id} is not in the job")))?;
+        let was_ended = task.status.outcome().is_some();
+        *self.counts.slot(&task.status.state) -= 1;
+        if let TaskState::Waiting { not_before: Some(moment) } = task.status.state {
+            self.backoff.remove(&(moment, id));
+        }
+        let status = task.status.clone().apply(event, at).map_err(|error| EngineError::bug(error.to_string()))?;
+        task.status = status;
+        *self.counts.slot(&task.status.state) += 1;
+        self.running.remove(&id);
+        batch.put(keys::status(job, id), encode(&task.status));
+        let (ended, spec) = (task.status.outcome().is_some(), task.spec.clone());
+        if ended {
+            task.progress = Progress::default();
+        }
+        if spec.undoes.is_none() && ended != was_ended {
+            if ended {
+                self.done_work = self.done_work.plus(&done(&spec));
+            } else {
+                self.recount_work();
+            }
+        }
+        if ended && !was_ended {
+            self.to_tell.push_back(id);
+        } else {
+            self.index(id);
+        }
+        Ok(())
+    }
+
+    /// A task that ran again after having ended takes its work back.
+    fn recount_work(&mut self) {
+        let ended = self.tasks.values().filter(|task| task.spec.undoes.is_none() && task.status.outcome().is_some());
+        self.done_work = ended.fold(Progress::default(), |sum, task| sum.plus(&done(&task.spec)));
+    }
+
+    /// Tells dependants of ended tasks, and cancels what shall be cancelled, as far as the batch has room.
+    /// Returns whether something is left to do.
+    pub(crate) fn propagate(&mut self, batch: &mut Batch, at: Timestamp) -> Result<bool, EngineError> {
+        while let Some(id) = self.to_tell.pop_front() {
+            let task = &self.tasks[&id];
+            let failed_roots = match task.status.outcome() {
+                Some(Outcome::Succeeded { .. }) | None => None,
+                Some(Outcome::Ignored { roots }) => Some(roots.clone()),
+                Some(Outcome::Failed { .. } | Outcome::Cancelled) => Some(vec![id]),
+            };
+            let dependants = task.dependants.clone();
+            let mut told = 0;
+            for dependant in &dependants {
+                if batch.is_full() {
+                    break;
+                }
+                self.tell(batch, id, *dependant, failed_roots.as_deref(), at)?;
+                told += 1;
+            }
+            if told < dependants.len() {
+                // Telling twice is harmless: what has ended or become ready is passed over.
+                self.to_tell.push_front(id);
+                return Ok(true);
+            }
+        }
+        while let Some(id) = self.to_cancel.last().copied() {
+            if batch.is_full() {
+                return Ok(true);
+            }
+            self.to_cancel.pop();
+            if matches!(self.tasks[&id].status.state, TaskState::Waiting { .. }) {
+                self.unready(id);
+                self.move_task(batch, id, TaskEvent::Cancelled, at)?;
+            }
+        }
+        Ok(!self.to_tell.is_empty())
+    }
+
+    fn tell(
+        &mut self,
+        batch: &mut Batch,
+        ended: TaskId,
+        dependant: TaskId,
+        failed_roots: Option<&[TaskId]>,
+        at: Timestamp,
+    ) -> Result<(), EngineError> {
+        let task = &self.tasks[&dependant];
+        if !matches!(task.status.state, TaskState::Waiting { .. }) {
+            return Ok(());
+        }
+        let requires = task.spec.dependencies.iter().any(|edge| edge.task == ended && edge.need == Need::Requires);
+        if let (Some(roots), true) = (failed_roots, requires) {
+            self.unready(dependant);
+            let roots = roots.to_vec();
+            let named: Vec<String> = roots.iter().map(|root| self.name(*root)).collect();
+            self.log(batch, at, Level::Info, "task.ignored", Some(dependant), |name| {
+                format!("{name} is not tried: {} did not succeed", named.join(", "))
+            });
+            return self.move_task(batch, dependant, TaskEvent::Ignored(roots), at);
+        }
+        let open = task
+            .spec
+            .dependencies
+            .iter()
+            .filter(|edge| self.tasks.get(&edge.task).is_some_and(|other| other.status.outcome().is_none()))
+            .count();
+        let was_open = task.open;
+        if let Some(task) = self.tasks.get_mut(&dependant) {
+            task.open = u32::try_from(open).unwrap_or(u32::MAX);
+        }
+        if open == 0 && was_open > 0 {
+            self.index(dependant);
+        }
+        Ok(())
+    }
+
+    /// Takes a task out of the ready set, if it is there.
+    fn unready(&mut self, id: TaskId) {
+        if let Some(task) = self.tasks.get_mut(&id) {
+            self.ready.remove(&(Reverse(task.spec.rank), std::mem::take(&mut task.ready_no), id));
+        }
+    }
+
+    /// Moves tasks whose waiting time is over to the ready ones. Returns the next such moment.
+    pub(crate) fn wake(&mut self, now: Timestamp) -> Option<Timestamp> {
+        while let Some((at, id)) = self.backoff.first().copied() {
+            if at > now {
+                return Some(at);
+            }
+            self.backoff.pop_first();
+            self.make_ready(id);
+        }
+        None
+    }
+
+    /// The next moment for which a task waits.
+    pub(crate) fn wake_moment(&self) -> Option<Timestamp> {
+        self.backoff.first().map(|(at, _)| *at)
+    }
+
+    /// Derives the indexes of waiting tasks anew, after tasks that had ended wait again.
+    pub(crate) fn rebuild(&mut self) {
+        self.ready.clear();
+        self.backoff.clear();
+        self.to_tell.clear();
+        let mut ids: Vec<TaskId> = self.tasks.keys().copied().collect();
+        ids.sort_unstable();
+        for id in &ids {
+            let edges = &self.tasks[id].spec.dependencies;
+            let open = edges
+                .iter()
+                .filter(|edge| self.tasks.get(&edge.task).is_some_and(|other| other.status.outcome().is_none()));
+            let open = u32::try_from(open.count()).unwrap_or(u32::MAX);
+            if let Some(task) = self.tasks.get_mut(id) {
+                task.open = open;
+                task.ready_no = 0;
+            }
+        }
+        for id in ids {
+            self.index(id);
+        }
+    }
+
+    /// A name for an effect of `task` that may still exist outside.
+    pub(crate) fn left_by(&self, task: TaskId) -> Option<String> {
+        let task = self.tasks.get(&task)?;
+        let left = task.effects.values().find(|effect| effect.may_exist())?;
+        Some(format!("{} of {} ({} {})", left.n, task.spec.name(), left.action, left.target))
+    }
+
+    /// Whether no effect of the job may exist outside any more.
+    pub(crate) fn undo_is_complete(&self) -> bool {
+        !self.tasks.values().flat_map(|task| task.effects.values()).any(Effect::may_exist)
+    }
+
+    /// Tasks that undo what may exist outside, each after the undo of whatever was built upon it.
+    pub(crate) fn undo_tasks(&self, generation: u32) -> Vec<TaskSpec> {
+        let job = self.id();
+        let has_effects = |id: &TaskId| self.tasks[id].effects.values().any(Effect::may_exist);
+        let mut ids: Vec<TaskId> = self.tasks.keys().copied().filter(|id| has_effects(id)).collect();
+        ids.sort_unstable();
+        ids.iter()
+            .map(|id| {
+                let task = &self.tasks[id];
+                let mut undo = TaskSpec::new(job, generation, task.spec.task_type.clone(), task.spec.resource.clone());
+                undo.id = id.undo(job, generation);
+                undo.resource = format!("undo {}", task.spec.resource);
+                undo.policy.clone_from(&task.spec.policy);
+                undo.size = task.spec.size;
+                undo.undoes = Some(*id);
+                // The nearest tasks downstream that have something to undo.
+                let mut seen = std::collections::HashSet::new();
+                let mut look = task.dependants.clone();
+                while let Some(next) = look.pop() {
+                    if !seen.insert(next) || !self.tasks.contains_key(&next) {
+                        continue;
+                    }
+                    if has_effects(&next) {
+                        undo = undo.requires(next.undo(job, generation));
+                    } else {
+                        look.extend(&self.tasks[&next].dependants);
+                    }
+                }
+                undo.dependencies.sort_unstable_by_key(|edge| edge.task);
+                undo
+            })
+            .collect()
+    }
+
+    /// Claims ready tasks while `place` finds one and the batch has room.
+    pub(crate) fn claim_ready(
+        &mut self,
+        batch: &mut Batch,
+        worker: WorkerId,
+        at: Timestamp,
+        mut place: impl FnMut(&TaskSpec) -> Place,
+    ) -> Result<(), EngineError> {
+        if !self.status.state.may_claim() {
+            return Ok(());
+        }
+        let mut passed_over = 0;
+        let candidates: Vec<_> = self.ready.iter().copied().take(512).collect();
+        for entry in candidates {
+            if batch.is_full() || passed_over >= 256 {
+                break;
+            }
+            let id = entry.2;
+            match place(&self.tasks[&id].spec) {
+                Place::Taken => {
+                    self.unready(id);
+                    self.move_task(batch, id, TaskEvent::Claimed(worker), at)?;
+                    batch.starts.push(id);
+                    batch.label("claim");
+                }
+                Place::NoneOfType => passed_over += 1,
+                Place::None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// The tasks that could be claimed.
+    pub(crate) fn ready_tasks(&self) -> impl Iterator<Item = &Task> {
+        self.ready.iter().map(|entry| &self.tasks[&entry.2])
+    }
+
+    /// Moves the job through its state machine, into the batch.
+    pub(crate) fn move_job(&mut self, batch: &mut Batch, event: JobEvent, at: Timestamp) -> Result<(), EngineError> {
+        let label = event.name();
+        let failure = match &event {
+            JobEvent::PlanFailed(failure) | JobEvent::DeadlinePassed(failure) => Some(failure.to_string()),
+            _ => None,
+        };
+        let before = self.status.state;
+        self.status = self.status.clone().apply(event, at).map_err(EngineError::Command)?;
+        batch.label(label);
+        batch.put(keys::state(self.id()), encode(&self.status));
+        let state = self.status.state;
+        let result = self.status.result.map_or(String::new(), |result| format!(": {}", result.as_str()));
+        let text = match (&failure, state) {
+            (Some(failure), _) => failure.clone(),
+            (None, JobState::Completed) => format!("the job is completed{result}"),
+            (None, _) => format!("the job is {} (was {})", state.as_str(), before.as_str()),
+        };
+        let level = if failure.is_some() { Level::Error } else { Level::Info };
+        self.log(batch, at, level, &format!("job.{}", state.as_str()), None, |_| text.clone());
+        if state == JobState::Cancelling {
+            self.to_cancel = self
+                .tasks
+                .values()
+                .filter(|task| matches!(task.status.state, TaskState::Waiting { .. }))
+                .map(|task| task.spec.id)
+                .collect();
+            // The order of a hash map must not reach the store: simulated runs replay.
+            self.to_cancel.sort_unstable();
+        }
+        Ok(())
+    }
+
+    /// The verdict, once every task has ended; `None` while one has not.
+    pub(crate) fn verdict(&self) -> Option<JobResult> {
+        if self.counts.waiting + self.counts.running > 0 {
+            return None;
+        }
+        let counts = &self.counts;
+        Some(if self.status.state == JobState::Cancelling {
+            JobResult::Cancelled
+        } else if counts.failed + counts.ignored + counts.cancelled == 0 {
+            if self.head.warnings > 0 { JobResult::SucceededWithWarnings } else { JobResult::Succeeded }
+        } else if self.tasks.values().any(|task| !task.effects.is_empty()) {
+            JobResult::Partial
+        } else {
+            JobResult::Failed
+        })
+    }
+
+    /// Writes a log entry. `text` is given the name of the task.
+    pub(crate) fn log(
+        &mut self,
+        batch: &mut Batch,
+        at: Timestamp,
+        level: Level,
+        code: &str,
+        task: Option<TaskId>,
+        text: impl FnOnce(&str) -> String,
+    ) {
+        let name = task.map(|id| self.name(id)).unwrap_or_default();
+        self.log_entry(batch, at, level, code, task, text(&name), Map::new());
+    }
+
+    /// Writes a log entry with fields.
+    #[expect(clippy::too_many_arguments, reason = "the members of an entry, in their order")]
+    pub(crate) fn log_entry(
+        &mut self,
+        batch: &mut Batch,
+        at: Timestamp,
+        level: Level,
+        code: &str,
+        task: Option<TaskId>,
+        message: String,
+        fields: Map<String, Value>,
+    ) {
+        let n = self.head.next_log.max(1);
+        self.head.next_log = n + 1;
+        if level >= Level::Warn {
+            self.head.warnings += 1;
+        }
+        let entry = LogEntry { n, at, level, code: code.to_owned(), task, message, fields };
+        batch.put(keys::log(self.id(), n), encode(&entry));
+    }
+
+    /// The name that people read.
+    pub(crate) fn name(&self, id: TaskId) -> String {
+        self.tasks.get(&id).map_or_else(|| id.to_string(), |task| task.spec.name())
+    }
+
+    /// Whether `epoch` is the running attempt of the task.
+    pub(crate) fn holds(&self, id: TaskId, epoch: Epoch) -> bool {
+        self.tasks.get(&id).and_then(|task| task.status.claim()).is_some_and(|claim| claim.epoch == epoch)
+    }
+
+    /// Writes intended effects; answers how far each had got already.
+    pub(crate) fn intend(&mut self, batch: &mut Batch, id: TaskId, effects: Vec<Effect>) -> Vec<EffectState> {
+        let job = self.id();
+        let Some(task) = self.tasks.get_mut(&id) else { return Vec::new() };
+        batch.label("intend");
+        effects
+            .into_iter()
+            .map(|effect| match task.effects.get(&effect.n) {
+                Some(known) if known.state != EffectState::Gone => known.state,
+                // New, or undone and now to be made again by a retry.
+                _ => {
+                    batch.put(keys::effect(job, id, effect.n), encode(&effect));
+                    task.effects.insert(effect.n, effect);
+                    EffectState::Intended
+                }
+            })
+            .collect()
+    }
+
+    /// Writes what became of an effect.
+    pub(crate) fn settle(
+        &mut self,
+        batch: &mut Batch,
+        of: TaskId,
+        n: u32,
+        event: EffectEvent,
+        epoch: Epoch,
+        at: Timestamp,
+    ) -> Result<(), EngineError> {
+        let job = self.id();
+        let effect = self.tasks.get_mut(&of).and_then(|task| task.effects.get_mut(&n));
+        let effect = effect.ok_or_else(|| EngineError::bug(format!("effect {n} of task {of} was never intended")))?;
+        *effect = effect.clone().apply(event, epoch, at).map_err(|error| EngineError::bug(error.to_string()))?;
+        batch.label("settle");
+        batch.put(keys::effect(job, of, n), encode(&*effect));
+        Ok(())
+    }
+
+    /// Stores a checkpoint.
+    pub(crate) fn checkpoint(&mut self, batch: &mut Batch, id: TaskId, epoch: Epoch, value: Output) {
+        let job = self.id();
+        if let Some(task) = self.tasks.get_mut(&id) {
+            let checkpoint = Checkpoint { epoch, value };
+            batch.label("checkpoint");
+            batch.put(keys::checkpoint(job, id), encode(&checkpoint));
+            task.checkpoint = Some(checkpoint);
+        }
+    }
+
+    /// Writes tasks that the batch makes part of the plan. For a few; many are staged before.
+    pub(crate) fn add(
+        &mut self,
+        batch: &mut Batch,
+        specs: Vec<TaskSpec>,
+        added_by: AddedBy,
+        staged: bool,
+        at: Timestamp,
+    ) {
+        if !staged {
+            for spec in &specs {
+                let record = TaskRecord { spec: spec.clone(), added_by };
+                batch.put(keys::task(self.id(), spec.id), encode(&record));
+            }
+        }
+        self.insert(specs.into_iter().map(|spec| (spec, TaskStatus::new(at))).collect());
+    }
+
+    /// Applies what a takeover finds: attempts whose worker is gone.
+    pub(crate) fn bury(
+        &mut self,
+        batch: &mut Batch,
+        id: TaskId,
+        poison_after: u32,
+        at: Timestamp,
+    ) -> Result<(), EngineError> {
+        let task = &self.tasks[&id];
+        let Some(claim) = task.status.claim().copied() else { return Ok(()) };
+        let progressed = task.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.epoch == claim.epoch)
+            || task.effects.values().any(|effect| effect.epoch == claim.epoch);
+        self.move_task(batch, id, TaskEvent::OwnerDied { progressed }, at)?;
+        self.log(batch, at, Level::Info, "task.worker_died", Some(id), |name| {
+            format!("the worker that ran {name} is gone; another attempt looks at what it left")
+        });
+        let deaths = self.tasks[&id].status.deaths;
+        if deaths >= poison_after {
+            self.unready(id);
+            let name = self.name(id);
+            let failure = Failure::permanent(
+                "poisoned",
+                format!("{name} was given up: {deaths} workers died while they ran it, without getting anywhere"),
+            )
+            .hint("look at the worker's own log and memory, then `windlass retry` the job");
+            self.log(batch, at, Level::Error, "task.poisoned", Some(id), |_| failure.to_string());
+            self.move_task(batch, id, TaskEvent::Poisoned(Box::new(failure)), at)?;
+        }
+        Ok(())
+    }
+
+    /// Progress of the job's work: what ended plus what the running tasks report.
+    pub(crate) fn work(&self) -> Progress {
+        let running = self.running.iter().filter_map(|id| self.tasks.get(id)).filter(|task| task.spec.undoes.is_none());
+        let mut work = running.fold(self.done_work, |sum, task| {
+            let size = &task.spec.size;
+            let part = Progress {
+                // A task of unknown size counts as one item, and only when it is done.
+                done_items: size.total_items.map_or(0, |total| task.progress.done_items.min(total)),
+                done_bytes: size.total_bytes.map_or(0, |total| task.progress.done_bytes.min(total)),
+                ..Progress::default()
+            };
+            Progress {
+                done_items: sum.done_items + part.done_items,
+                done_bytes: sum.done_bytes + part.done_bytes,
+                ..sum
+            }
+        });
+        work.total_items = self.total_work.total_items;
+        work.total_bytes = self.total_work.total_bytes.filter(|total| *total > 0);
+        work
+    }
+}
+
+/// Whether there is a place for a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Yes, and it is taken now.
+    Taken,
+    /// Not for this type; maybe for another.
+    NoneOfType,
+    /// Not at all.
+    None,
+}
+
+fn work(spec: &TaskSpec) -> Progress {
+    Progress {
+        total_items: Some(spec.size.total_items.unwrap_or(1)),
+        total_bytes: Some(spec.size.total_bytes.unwrap_or(0)),
+        ..Progress::default()
+    }
+}
+
+fn done(spec: &TaskSpec) -> Progress {
+    Progress {
+        done_items: spec.size.total_items.unwrap_or(1),
+        done_bytes: spec.size.total_bytes.unwrap_or(0),
+        total_items: Some(0),
+        total_bytes: Some(0),
+    }
+}

@@ -1,0 +1,724 @@
+//! The coordinator of a job: the only writer of the job's records while it holds the job's claim.
+//!
+//! It is one loop. It gathers what running tasks and people ask for, lets the [image](image::JobImage) turn it
+//! into a batch of changes, adds claims for whatever became runnable, commits the batch, and only then answers
+//! and starts attempts. While a commit is under way the next requests pile up: that is the group commit, and why
+//! a thousand tasks that finish together cost a few durable writes.
+//!
+//! Each batch compares the coordinator's claim, which is bound to the worker's lease: a coordinator that lost
+//! its lease cannot write. That is the fence. What it cannot fence, the outside, is kept by
+//! [`TaskContext::may_go_on`](crate::context::TaskContext::may_go_on) and by the ledger.
+//!
+//! Cancel safety: the loop is never dropped in the middle except on purpose, by a session that is over or by a
+//! simulated crash; both load the job afresh afterwards.
+
+mod attempt;
+mod commands;
+pub(crate) mod image;
+pub(crate) mod load;
+mod stage;
+
+pub(crate) use stage::plan_failure;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use tokio::sync::{mpsc, oneshot, watch};
+use windlass_model::effect::{Effect, EffectEvent, EffectState};
+use windlass_model::job::{JobEvent, JobResult, JobState, PauseReason};
+use windlass_model::log::Level;
+use windlass_model::plan::Plan;
+use windlass_model::policy::{Policy, Verdict};
+use windlass_model::progress::{Meter, Progress};
+use windlass_model::task::TaskEvent;
+use windlass_model::{Epoch, ErrorClass, Failure, JobId, TaskId};
+use windlass_store::{Committed, Compare, Revision, StoreError, Txn, keys};
+
+use self::attempt::Attempts;
+use self::image::{Batch, JobImage};
+use crate::EngineError;
+use crate::command::{Command, CommandReply};
+use crate::engine::Shared;
+use crate::kind::Finished;
+use crate::lease::Session;
+use crate::records::{AddedBy, encode};
+use crate::snapshot::JobSnapshot;
+use crate::values;
+
+/// Requests that wait for a coordinator before those who ask have to wait too.
+pub(crate) const MESSAGES: usize = 1024;
+/// How often progress is written at most.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+/// What running tasks and people ask of a coordinator. A reply of `None` refuses: the claim is not held.
+pub(crate) enum Message {
+    Ended { task: TaskId, epoch: Epoch, result: Result<Finished, Failure> },
+    Intend { task: TaskId, epoch: Epoch, effects: Vec<Effect>, reply: oneshot::Sender<Option<Vec<EffectState>>> },
+    Settle { task: TaskId, epoch: Epoch, of: TaskId, n: u32, event: EffectEvent, reply: oneshot::Sender<Option<()>> },
+    Checkpoint { task: TaskId, epoch: Epoch, value: Value, reply: oneshot::Sender<Option<()>> },
+    Progress { task: TaskId, epoch: Epoch, progress: Progress },
+    Log { task: TaskId, level: Level, code: String, message: String, fields: Map<String, Value> },
+    Command { command: Command, request: Option<String>, reply: oneshot::Sender<CommandReply> },
+}
+
+/// Why a coordinator ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The job has come to rest.
+    AtRest,
+    /// Another worker holds the job.
+    HeldElsewhere,
+    /// The session is over or the process shuts down.
+    SessionOver,
+    /// Something is wrong that trying again does not mend.
+    Broken(EngineError),
+}
+
+/// What a coordinator is given when it starts.
+pub(crate) struct Errand {
+    pub(crate) inbox: mpsc::Receiver<Message>,
+    pub(crate) messages: mpsc::Sender<Message>,
+    pub(crate) snapshots: watch::Sender<JobSnapshot>,
+    /// The claim, when submission has taken it already.
+    pub(crate) claim: Option<Revision>,
+    pub(crate) planned: Option<Plan>,
+}
+
+/// Claims a job; `None` when somebody else holds it. A commit that was not confirmed is looked after: our own
+/// claim is told by the worker's name, which is never used twice.
+async fn claim(shared: &Shared, session: &Session, job: JobId) -> Result<Option<Revision>, EngineError> {
+    let key = keys::claim(job);
+    let txn = Txn::new().when(Compare::Absent(key.clone())).put_leased(
+        key.clone(),
+        session.worker.to_string(),
+        session.lease,
+    );
+    loop {
+        match shared.commit(txn.clone(), "take").await {
+            Ok(Committed::At(revision)) => return Ok(Some(revision)),
+            Ok(Committed::Conflict(found)) => {
+                let ours = found.into_iter().flatten().find(|entry| entry.value == session.worker.to_string());
+                return Ok(ours.map(|entry| entry.created));
+            }
+            Err(EngineError::Store(StoreError::Unavailable(_) | StoreError::Unknown(_)))
+                if !session.over.is_cancelled() =>
+            {
+                shared.clock.sleep(Duration::from_millis(200)).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// An answer that is given once the batch is durable.
+type Answer = Box<dyn FnOnce() + Send + Sync>;
+
+pub(crate) struct Coordinator {
+    shared: Arc<Shared>,
+    session: Arc<Session>,
+    pub(crate) image: JobImage,
+    claim: Revision,
+    inbox: mpsc::Receiver<Message>,
+    /// For the attempts.
+    messages: mpsc::Sender<Message>,
+    /// The plan that submission has already made and checked.
+    planned: Option<Plan>,
+    /// Changes whenever a place may have become free.
+    places: watch::Receiver<u64>,
+    attempts: Attempts,
+    batch: Batch,
+    answers: Vec<Answer>,
+    snapshots: watch::Sender<JobSnapshot>,
+    meter: Meter,
+    /// Progress that is not stored yet, and when the last was.
+    progress_dirty: HashMap<TaskId, ()>,
+    progress_stored: Duration,
+    /// Waiting for a place: set when something could be claimed but for that.
+    wants_place: bool,
+    shutting_down: bool,
+}
+
+impl Coordinator {
+    /// Claims the job and coordinates it until it comes to rest or the session is over.
+    pub(crate) async fn run(shared: Arc<Shared>, session: Arc<Session>, job: JobId, errand: Errand) -> End {
+        match Self::take(shared, session, job, errand).await {
+            Ok(Ok(mut coordinator)) => match coordinator.work().await {
+                Ok(end) => end,
+                Err(error) => coordinator.why_broken(error),
+            },
+            Ok(Err(end)) => end,
+            Err(EngineError::Store(StoreError::Closed)) => End::SessionOver,
+            Err(error) => End::Broken(error),
+        }
+    }
+
+    fn why_broken(&self, error: EngineError) -> End {
+        if self.session.over.is_cancelled() || matches!(error, EngineError::Store(StoreError::Closed)) {
+            return End::SessionOver;
+        }
+        match error {
+            EngineError::ClaimLost => End::HeldElsewhere,
+            error => End::Broken(error),
+        }
+    }
+
+    async fn take(
+        shared: Arc<Shared>,
+        session: Arc<Session>,
+        job: JobId,
+        errand: Errand,
+    ) -> Result<Result<Self, End>, EngineError> {
+        let claim = match errand.claim {
+            Some(revision) => revision,
+            None => match claim(&shared, &session, job).await? {
+                Some(revision) => revision,
+                None => return Ok(Err(End::HeldElsewhere)),
+            },
+        };
+        let image = load::load(&*shared.store, job).await?.ok_or(EngineError::NoSuchJob(job.to_string()))?;
+        let attempts = Attempts::new(&shared);
+        let shared_places = shared.place_freed.subscribe();
+        Ok(Ok(Self {
+            meter: Meter::new(Duration::from_secs(30)),
+            shared,
+            session,
+            image,
+            claim,
+            inbox: errand.inbox,
+            messages: errand.messages,
+            planned: errand.planned,
+            places: shared_places,
+            attempts,
+            batch: Batch::default(),
+            answers: Vec::new(),
+            snapshots: errand.snapshots,
+            progress_dirty: HashMap::new(),
+            progress_stored: Duration::ZERO,
+            wants_place: false,
+            shutting_down: false,
+        }))
+    }
+
+    fn now(&self) -> Timestamp {
+        self.shared.clock.wall()
+    }
+
+    /// The loop.
+    async fn work(&mut self) -> Result<End, EngineError> {
+        self.adopt().await?;
+        self.publish();
+        if self.image.status.state == JobState::Pending {
+            if let Some(end) = self.activate().await? {
+                return Ok(end);
+            }
+        }
+        // Whoever woke a job that was at rest has left a message.
+        self.drain_inbox().await?;
+        loop {
+            let more = self.step()?;
+            let rests = !more && self.comes_to_rest().await?;
+            let began = self.flush(rests).await?;
+            if rests && !self.image.status.state.is_active() {
+                return Ok(End::AtRest);
+            }
+            if self.shutting_down && self.image.running.is_empty() && !rests {
+                self.release().await?;
+                return Ok(End::SessionOver);
+            }
+            if more || began {
+                self.drain_inbox().await?;
+                continue;
+            }
+            if let Some(end) = self.wait().await? {
+                return Ok(end);
+            }
+            self.drain_inbox().await?;
+        }
+    }
+
+    /// One round of what follows from what is known: time, propagation, claims. Returns whether the batch was
+    /// full before everything was done.
+    fn step(&mut self) -> Result<bool, EngineError> {
+        let now = self.now();
+        self.image.wake(now);
+        // What is freed from here on wakes the loop again.
+        self.places.mark_unchanged();
+        if let Some(until) = self.image.status.resume_at
+            && until <= now
+            && matches!(self.image.status.state, JobState::Paused | JobState::Pausing)
+        {
+            self.image.move_job(&mut self.batch, JobEvent::Resume, now)?;
+        }
+        if let Some(at) = self.deadline()
+            && at <= now
+            && matches!(self.image.status.state, JobState::Running | JobState::Pausing | JobState::Paused)
+        {
+            let failure = Failure::permanent(
+                "deadline_passed",
+                format!("the job's deadline passed at {at}; what runs is stopped, what waits is cancelled"),
+            );
+            self.image.move_job(&mut self.batch, JobEvent::DeadlinePassed(Box::new(failure)), now)?;
+            self.attempts.interrupt_all();
+        }
+        let more = self.image.propagate(&mut self.batch, now)?;
+        if !more && !self.shutting_down {
+            let attempts = &mut self.attempts;
+            let preview = self.image.record.preview;
+            self.wants_place = false;
+            let wants_place = &mut self.wants_place;
+            self.image.claim_ready(&mut self.batch, self.session.worker, now, |spec| {
+                let place = attempts.place(spec, preview);
+                *wants_place |= place == image::Place::None || (place == image::Place::NoneOfType && !preview);
+                place
+            })?;
+        }
+        Ok(more)
+    }
+
+    /// Moves the job on when nothing is left to do in its state. Returns whether it thereby comes to rest.
+    async fn comes_to_rest(&mut self) -> Result<bool, EngineError> {
+        let now = self.now();
+        let verdict = self.image.verdict();
+        match self.image.status.state {
+            JobState::Pausing if self.image.running.is_empty() && verdict.is_none() => {
+                self.image.move_job(&mut self.batch, JobEvent::Drained, now)?;
+                Ok(false)
+            }
+            JobState::Running | JobState::Pausing | JobState::Paused | JobState::Cancelling => {
+                let verdict = verdict.or_else(|| self.preview_verdict());
+                let Some(verdict) = verdict else { return Ok(false) };
+                self.image.move_job(&mut self.batch, JobEvent::AllDone(verdict), now)?;
+                if self.image.status.undo_after_cancel {
+                    self.flush(false).await?;
+                    self.begin_undo().await?;
+                    return Ok(!self.image.status.state.is_active());
+                }
+                Ok(true)
+            }
+            JobState::Undoing if verdict.is_some() => {
+                let undone = self.image.undo_is_complete();
+                let event = if undone { JobEvent::Undone } else { JobEvent::UndoIncomplete };
+                self.image.move_job(&mut self.batch, event, now)?;
+                Ok(true)
+            }
+            JobState::Completed | JobState::UndoFailed | JobState::Finished => Ok(true),
+            JobState::Undoing | JobState::Pending => Ok(false),
+        }
+    }
+
+    /// A preview is over when nothing runs and nothing that changes nothing is left.
+    fn preview_verdict(&self) -> Option<JobResult> {
+        let over = self.image.record.preview
+            && self.image.running.is_empty()
+            && !self.image.ready_tasks().any(|task| self.attempts.changes_nothing(&task.spec))
+            && self.image.wake_moment().is_none();
+        over.then_some(if self.image.counts.failed > 0 { JobResult::Failed } else { JobResult::Succeeded })
+    }
+
+    /// Makes the batch durable, then answers and starts what was claimed. Returns whether there was a batch.
+    async fn flush(&mut self, rests: bool) -> Result<bool, EngineError> {
+        self.add_progress();
+        if rests {
+            self.batch.delete(keys::active(self.image.id()));
+            for name in self.shared.exclusive_names(&self.image.record) {
+                self.batch.delete(keys::slot(&name));
+            }
+            self.batch.delete(keys::claim(self.image.id()));
+        }
+        if self.batch.is_empty() {
+            self.answer();
+            return Ok(false);
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        let starts = std::mem::take(&mut batch.starts);
+        let label = batch.label;
+        self.image.head.batch += 1;
+        batch.put(keys::head(self.image.id()), encode(&self.image.head));
+        let mut txn = Txn::new().when(Compare::Created(keys::claim(self.image.id()), self.claim));
+        txn.ops = batch.into_ops();
+        self.commit_surely(txn, label).await?;
+        self.answer();
+        for id in starts {
+            self.start(id).await?;
+        }
+        self.publish();
+        Ok(true)
+    }
+
+    fn answer(&mut self) {
+        for answer in self.answers.drain(..) {
+            answer();
+        }
+    }
+
+    /// Commits a batch, through a store that is away for a while, and through a commit that was not confirmed.
+    async fn commit_surely(&mut self, txn: Txn, label: &'static str) -> Result<(), EngineError> {
+        let mut wait = Duration::from_millis(50);
+        loop {
+            match self.shared.commit(txn.clone(), label).await {
+                Ok(Committed::At(_)) => return Ok(()),
+                Ok(Committed::Conflict(_)) => return Err(EngineError::ClaimLost),
+                Err(EngineError::Store(StoreError::Unavailable(why))) => {
+                    tracing::warn!(job = %self.image.id(), %why, "the state store is away, trying again");
+                }
+                Err(EngineError::Store(StoreError::Unknown(why))) => {
+                    tracing::warn!(job = %self.image.id(), %why, "a commit was not confirmed, looking whether it is there");
+                    if self.is_applied().await? {
+                        return Ok(());
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            if self.session.over.is_cancelled() {
+                return Err(EngineError::ClaimLost);
+            }
+            self.shared.clock.sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    /// Commits one transaction of drafts, which may be written any number of times.
+    async fn commit_draft(&self, txn: Txn) -> Result<(), EngineError> {
+        let mut wait = Duration::from_millis(50);
+        loop {
+            match self.shared.commit(txn.clone(), "stage").await {
+                Ok(Committed::At(_)) => return Ok(()),
+                Ok(Committed::Conflict(_)) => return Err(EngineError::ClaimLost),
+                Err(EngineError::Store(StoreError::Unavailable(_) | StoreError::Unknown(_)))
+                    if !self.session.over.is_cancelled() =>
+                {
+                    self.shared.clock.sleep(wait).await;
+                    wait = (wait * 2).min(Duration::from_secs(5));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether the head in the store is the one of the batch that was not confirmed.
+    async fn is_applied(&self) -> Result<bool, EngineError> {
+        loop {
+            match self.shared.store.get(&keys::head(self.image.id())).await {
+                Ok(entry) => {
+                    let head: Option<crate::records::Head> = entry.as_ref().map(crate::records::decode).transpose()?;
+                    return Ok(head.is_some_and(|head| head.batch >= self.image.head.batch));
+                }
+                Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) if !self.session.over.is_cancelled() => {
+                    self.shared.clock.sleep(Duration::from_millis(200)).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Waits for something to happen. Returns an end when the session is over.
+    async fn wait(&mut self) -> Result<Option<End>, EngineError> {
+        let timer = self.next_moment();
+        let clock = self.shared.clock.clone();
+        let wants_place = self.wants_place;
+        let places = &mut self.places;
+        let place = async {
+            // The sender lives as long as the engine; without it nothing would ever become free.
+            if !wants_place || places.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let shutting_down = self.shutting_down;
+        let draining = self.shared.draining.clone();
+        let message = tokio::select! {
+            biased;
+            () = self.session.over.cancelled() => return Ok(Some(End::SessionOver)),
+            () = draining.cancelled(), if !shutting_down => {
+                self.shutting_down = true;
+                self.attempts.interrupt_all();
+                None
+            }
+            message = self.inbox.recv() => match message {
+                Some(message) => Some(message),
+                // The engine is gone, and with it everybody who could ask.
+                None => return Ok(Some(End::SessionOver)),
+            },
+            () = place => None,
+            () = async {
+                match timer {
+                    Some(duration) => clock.sleep(duration).await,
+                    None => std::future::pending().await,
+                }
+            } => None,
+        };
+        if let Some(message) = message {
+            self.take_in(message).await?;
+        }
+        self.stop_stalled().await?;
+        Ok(None)
+    }
+
+    /// Stops attempts that show no sign of life: first by asking, then where they stand.
+    async fn stop_stalled(&mut self) -> Result<(), EngineError> {
+        for (task, epoch, aborted) in self.attempts.stalled(self.shared.clock.monotonic()) {
+            if aborted {
+                let text = "it showed no sign of life for longer than its stall limit and did not stop when asked";
+                let failure = Failure::new("stalled", ErrorClass::UnknownOutcome, text);
+                self.ended(task, epoch, Err(failure)).await?;
+            } else {
+                let now = self.now();
+                self.image.log(&mut self.batch, now, Level::Warn, "task.stalled", Some(task), |name| {
+                    format!("{name} has shown no sign of life for longer than its stall limit; it is asked to stop")
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in what is waiting, as long as the batch has room.
+    async fn drain_inbox(&mut self) -> Result<(), EngineError> {
+        while !self.batch.is_full() {
+            match self.inbox.try_recv() {
+                Ok(message) => self.take_in(message).await?,
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// The time until the next thing that happens by itself.
+    fn next_moment(&mut self) -> Option<Duration> {
+        let now = self.now();
+        let wall = [
+            self.image.wake(now),
+            self.image.status.resume_at.filter(|_| self.image.status.state.is_active()),
+            self.deadline(),
+        ];
+        let wall = wall.into_iter().flatten().min().map(|at| {
+            let left = at.as_millisecond().saturating_sub(now.as_millisecond());
+            Duration::from_millis(u64::try_from(left).unwrap_or(0)).max(Duration::from_millis(1))
+        });
+        let mono = self.shared.clock.monotonic();
+        let stored = (!self.progress_dirty.is_empty())
+            .then(|| (self.progress_stored + PROGRESS_EVERY).saturating_sub(mono).max(Duration::from_millis(1)));
+        [wall, stored, self.attempts.next_stall(mono)].into_iter().flatten().min()
+    }
+
+    fn deadline(&self) -> Option<Timestamp> {
+        let limit = i64::try_from(self.image.record.deadline_ms?).ok()?;
+        if !matches!(self.image.status.state, JobState::Running | JobState::Pausing | JobState::Paused) {
+            return None;
+        }
+        Timestamp::from_millisecond(self.image.record.created.as_millisecond().saturating_add(limit)).ok()
+    }
+
+    async fn take_in(&mut self, message: Message) -> Result<(), EngineError> {
+        let now = self.now();
+        match message {
+            Message::Ended { task, epoch, result } => self.ended(task, epoch, result).await?,
+            Message::Intend { task, epoch, effects, reply } => {
+                let answer = self.image.holds(task, epoch).then(|| {
+                    self.attempts.seen(task, self.shared.clock.monotonic());
+                    self.image.intend(&mut self.batch, task, effects)
+                });
+                self.answers.push(Box::new(move || drop(reply.send(answer))));
+            }
+            Message::Settle { task, epoch, of, n, event, reply } => {
+                let holds = self.image.holds(task, epoch);
+                if holds {
+                    self.attempts.seen(task, self.shared.clock.monotonic());
+                    self.image.settle(&mut self.batch, of, n, event, epoch, now)?;
+                }
+                self.answers.push(Box::new(move || {
+                    // Nobody waits any more when the attempt was stopped meanwhile.
+                    let _ = reply.send(holds.then_some(()));
+                }));
+            }
+            Message::Checkpoint { task, epoch, value, reply } => {
+                let holds = self.image.holds(task, epoch);
+                if holds {
+                    self.attempts.seen(task, self.shared.clock.monotonic());
+                    let value = values::keep(&*self.shared.store, self.image.id(), value).await?;
+                    self.image.checkpoint(&mut self.batch, task, epoch, value);
+                }
+                self.answers.push(Box::new(move || {
+                    // Nobody waits any more when the attempt was stopped meanwhile.
+                    let _ = reply.send(holds.then_some(()));
+                }));
+            }
+            Message::Progress { task, epoch, progress } => {
+                if self.image.holds(task, epoch) {
+                    self.attempts.seen(task, self.shared.clock.monotonic());
+                    if let Some(task) = self.image.tasks.get_mut(&task) {
+                        task.progress = progress;
+                    }
+                    self.progress_dirty.insert(task, ());
+                    self.publish();
+                }
+            }
+            Message::Log { task, level, code, message, fields } => {
+                self.image.log_entry(&mut self.batch, now, level, &code, Some(task), message, fields);
+            }
+            Message::Command { command, request, reply } => {
+                let answer = self.command(command, request).await?;
+                self.answers.push(Box::new(move || drop(reply.send(answer))));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts progress that is due into the batch.
+    fn add_progress(&mut self) {
+        let mono = self.shared.clock.monotonic();
+        if self.progress_dirty.is_empty() || mono < self.progress_stored + PROGRESS_EVERY {
+            return;
+        }
+        self.progress_stored = mono;
+        let mut dirty: Vec<TaskId> = self.progress_dirty.drain().map(|(id, ())| id).collect();
+        dirty.sort_unstable();
+        for id in dirty {
+            // What does not fit is shown live all the same, and written by the next report.
+            if self.batch.is_full() {
+                break;
+            }
+            if let Some(task) = self.image.tasks.get(&id)
+                && task.status.claim().is_some()
+            {
+                self.batch.put(keys::progress(self.image.id(), id), encode(&task.progress));
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        let now = self.shared.clock.monotonic();
+        let work = self.image.work();
+        let (done, total) = match work.total_bytes {
+            Some(total) => (work.done_bytes, Some(total)),
+            None => (work.done_items, work.total_items),
+        };
+        self.meter.note(now, done);
+        let eta = total.and_then(|total| self.meter.eta(total.saturating_sub(done)));
+        let snapshot = JobSnapshot::of(&self.image, work, self.meter.rate(), eta);
+        self.snapshots.send_replace(snapshot);
+    }
+
+    fn policy(&self, id: TaskId) -> Policy {
+        let Some(task) = self.image.tasks.get(&id) else { return Policy::default() };
+        task.spec.policy.clone().unwrap_or_else(|| self.attempts.policy_of(&task.spec.task_type))
+    }
+
+    /// An attempt has ended.
+    async fn ended(&mut self, id: TaskId, epoch: Epoch, result: Result<Finished, Failure>) -> Result<(), EngineError> {
+        self.attempts.forget(id, epoch);
+        self.progress_dirty.remove(&id);
+        if !self.image.holds(id, epoch) {
+            return Ok(());
+        }
+        let accepted = match result {
+            Ok(finished) => self.accept(id, epoch, finished).await?,
+            Err(failure) => Err(failure),
+        };
+        match accepted {
+            Ok(()) => Ok(()),
+            Err(failure) => self.failed(id, failure),
+        }
+    }
+
+    /// Takes in a success: keeps the output, adds the tasks it brings.
+    async fn accept(
+        &mut self,
+        id: TaskId,
+        epoch: Epoch,
+        finished: Finished,
+    ) -> Result<Result<(), Failure>, EngineError> {
+        if let Some(undone) = self.image.tasks[&id].spec.undoes
+            && let Some(left) = self.image.left_by(undone)
+        {
+            return Ok(Err(Failure::permanent("undo_incomplete", format!("undoing left effect {left} in place"))));
+        }
+        let output = match values::keep(&*self.shared.store, self.image.id(), finished.output).await {
+            Ok(output) => output,
+            Err(EngineError::ValueTooLarge { bytes, most }) => {
+                let text = format!("the output has {bytes} bytes, at most {most} are kept");
+                return Ok(Err(Failure::permanent("output_too_large", text)));
+            }
+            Err(error) => return Err(error),
+        };
+        if !finished.add.is_empty() {
+            let added_by = AddedBy::Task(id, epoch);
+            if let Err(failure) = self.add_tasks(finished.add, added_by).await? {
+                return Ok(Err(failure));
+            }
+        }
+        let now = self.now();
+        self.image.move_task(&mut self.batch, id, TaskEvent::Succeeded(output), now)?;
+        self.batch.label = "finish";
+        self.image.log(&mut self.batch, now, Level::Info, "task.done", Some(id), |name| format!("{name} is done"));
+        Ok(Ok(()))
+    }
+
+    /// Decides what follows a failed attempt.
+    fn failed(&mut self, id: TaskId, failure: Failure) -> Result<(), EngineError> {
+        let now = self.now();
+        let policy = self.policy(id);
+        let status = &self.image.tasks[&id].status;
+        let spent = status.started.map_or(Duration::ZERO, |started| {
+            let ms = now.as_millisecond().saturating_sub(started.as_millisecond());
+            Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+        });
+        let asked_to_stop = self.shutting_down
+            || self.session.over.is_cancelled()
+            || matches!(self.image.status.state, JobState::Pausing | JobState::Cancelling);
+        // A task that stops although nobody asked it to is a fault like any other; it must not spin.
+        let failure = if failure.class == ErrorClass::Interrupted && !asked_to_stop {
+            Failure { class: ErrorClass::Transient, ..failure }
+        } else {
+            failure
+        };
+        let verdict = policy.verdict(&failure, status.failures + 1, spent, self.shared.entropy.fraction());
+        self.batch.label = "fail";
+        match verdict {
+            Verdict::Release if self.image.status.state == JobState::Cancelling => {
+                self.image.move_task(&mut self.batch, id, TaskEvent::Cancelled, now)
+            }
+            Verdict::Release => self.image.move_task(&mut self.batch, id, TaskEvent::Released, now),
+            Verdict::Retry(_) if self.image.status.state == JobState::Cancelling => {
+                self.image.move_task(&mut self.batch, id, TaskEvent::Cancelled, now)
+            }
+            Verdict::Retry(wait) => {
+                let ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+                let retry_at = Timestamp::from_millisecond(now.as_millisecond().saturating_add(ms)).unwrap_or(now);
+                self.image.log(&mut self.batch, now, Level::Info, "task.retry", Some(id), |name| {
+                    format!("{name} failed and is tried again in {:.1} s: {failure}", wait.as_secs_f64())
+                });
+                let recover = failure.class == ErrorClass::UnknownOutcome || !self.image.tasks[&id].effects.is_empty();
+                let event = TaskEvent::FailedAttempt { failure: Box::new(failure), retry_at, recover };
+                self.image.move_task(&mut self.batch, id, event, now)
+            }
+            Verdict::Fail => {
+                self.image.log(&mut self.batch, now, Level::Error, "task.failed", Some(id), |name| {
+                    format!("{name} failed: {failure}")
+                });
+                self.image.move_task(&mut self.batch, id, TaskEvent::Failed(Box::new(failure)), now)
+            }
+            Verdict::PauseJob => {
+                self.image.log(&mut self.batch, now, Level::Error, "job.attention", Some(id), |name| {
+                    format!("{name} needs a person: {failure}")
+                });
+                self.image.move_task(&mut self.batch, id, TaskEvent::Released, now)?;
+                if self.image.status.state == JobState::Running {
+                    let reason = PauseReason::Attention { failure: Box::new(failure) };
+                    self.image.move_job(&mut self.batch, JobEvent::Pause { reason, until: None }, now)?;
+                    self.attempts.interrupt_all();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives the job back for another worker, or for this machine's next process.
+    async fn release(&mut self) -> Result<(), EngineError> {
+        let key = keys::claim(self.image.id());
+        let txn = Txn::new().when(Compare::Created(key.clone(), self.claim)).delete(key);
+        self.shared.commit(txn, "release").await?;
+        Ok(())
+    }
+}

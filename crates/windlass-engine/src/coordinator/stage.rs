@@ -1,0 +1,236 @@
+//! Making tasks part of a plan: at activation, when a task brings more, and for undo.
+//!
+//! Few tasks go into the batch that makes them part of the plan. Many are written first, as drafts that count
+//! for nothing until the one small change that activates them; a crash before it leaves drafts that the next
+//! attempt overwrites, because their ids are a function of what they are.
+
+use std::collections::HashMap;
+
+use futures::future::try_join_all;
+use windlass_model::job::{JobEvent, JobState};
+use windlass_model::log::Level;
+use windlass_model::plan::{Plan, PlanFault, TaskSpec};
+use windlass_model::{Failure, TaskId};
+use windlass_store::{Committed, Compare, Txn, keys};
+
+use super::{Coordinator, End, Message};
+use crate::EngineError;
+use crate::command::CommandReply;
+use crate::kind::PlanContext;
+use crate::records::{AddedBy, TaskRecord, encode};
+
+/// Tasks that fit into a batch beside everything else.
+const FEW: usize = 24;
+/// Drafts per transaction; together with the bytes below within the store's budget.
+const DRAFTS: usize = 90;
+/// Bytes of drafts per transaction.
+const DRAFT_BYTES: usize = 400 * 1024;
+/// Transactions of drafts under way at once: enough to share commits, few enough to bound memory.
+const UNDER_WAY: usize = 32;
+
+/// Faults of a plan as one failure: the first in the message, all of them in the causes.
+pub(crate) fn plan_failure(faults: &[PlanFault]) -> Failure {
+    let mut failure =
+        Failure::permanent("invalid_plan", format!("the plan has {} fault(s) and was not stored", faults.len()));
+    failure.causes = faults.iter().take(50).map(ToString::to_string).collect();
+    failure
+}
+
+impl Coordinator {
+    /// Takes over what a worker that is gone has left running.
+    pub(super) async fn adopt(&mut self) -> Result<(), EngineError> {
+        let running: Vec<TaskId> = self.image.running.iter().copied().collect();
+        for id in running {
+            let poison_after = self.policy(id).poison_after;
+            let now = self.now();
+            self.image.bury(&mut self.batch, id, poison_after, now)?;
+            self.batch.label = "adopt";
+            if self.batch.is_full() {
+                self.flush(false).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Plans a pending job and lets its tasks run. Returns an end when the session is over first.
+    pub(super) async fn activate(&mut self) -> Result<Option<End>, EngineError> {
+        let planned = match self.planned.take() {
+            Some(plan) => Ok(plan),
+            None => self.plan().await,
+        };
+        let now = self.now();
+        match planned {
+            Err(failure) => {
+                self.image.move_job(&mut self.batch, JobEvent::PlanFailed(Box::new(failure)), now)?;
+            }
+            Ok(plan) => {
+                if let Some(end) = self.take_names().await? {
+                    return Ok(Some(end));
+                }
+                if self.image.status.state != JobState::Pending {
+                    return Ok(None);
+                }
+                let generation = AddedBy::Generation(self.image.status.generation + 1);
+                for warning in plan.warnings {
+                    self.image.log(&mut self.batch, now, Level::Warn, "plan.warning", None, |_| warning);
+                    if self.batch.is_full() {
+                        self.flush(false).await?;
+                    }
+                }
+                self.add_checked(plan.tasks, generation).await?;
+                let now = self.now();
+                self.image.move_job(&mut self.batch, JobEvent::Activated, now)?;
+            }
+        }
+        Ok(None)
+    }
+
+    async fn plan(&self) -> Result<Plan, Failure> {
+        let record = &self.image.record;
+        let kind = self.shared.kinds.kind(&record.kind).ok_or_else(|| {
+            Failure::permanent("unknown_kind", format!("this program has no kind named {}", record.kind))
+        })?;
+        let context = PlanContext {
+            job: record.id,
+            generation: self.image.status.generation + 1,
+            clock: self.shared.clock.clone(),
+            entropy: self.shared.entropy.clone(),
+        };
+        let plan = kind.plan(&context, &record.spec).await?;
+        plan.check(&HashMap::new(), &self.shared.kinds).map_err(|faults| plan_failure(&faults))?;
+        Ok(plan)
+    }
+
+    /// Takes the names that the job needs exclusively; waits while another job holds one of them, and listens to
+    /// commands meanwhile.
+    async fn take_names(&mut self) -> Result<Option<End>, EngineError> {
+        let names = self.shared.exclusive_names(&self.image.record);
+        if names.is_empty() || self.image.record.preview {
+            return Ok(None);
+        }
+        loop {
+            let revision = self.shared.store.revision().await?;
+            let Some((name, holder)) = self.try_names(&names).await? else { return Ok(None) };
+            tracing::info!(job = %self.image.id(), name, holder, "waits for a name that another job holds");
+            self.publish();
+            let mut watch = self.shared.store.watch(&keys::slot(&name), revision).await?;
+            tokio::select! {
+                biased;
+                () = self.session.over.cancelled() => return Ok(Some(End::SessionOver)),
+                () = self.shared.draining.cancelled() => {
+                    self.release().await?;
+                    return Ok(Some(End::SessionOver));
+                }
+                message = self.inbox.recv() => match message {
+                    Some(message @ Message::Command { .. }) => {
+                        self.take_in(message).await?;
+                        if self.image.status.state != JobState::Pending {
+                            return Ok(None);
+                        }
+                        self.flush(false).await?;
+                    }
+                    Some(_) => {}
+                    None => return Ok(Some(End::SessionOver)),
+                },
+                // However the watch ends, looking again is right.
+                _ = watch.next() => {}
+            }
+        }
+    }
+
+    /// Takes all of `names`, or tells which one is held and by whom.
+    pub(super) async fn try_names(&self, names: &[String]) -> Result<Option<(String, String)>, EngineError> {
+        let job = self.image.id().to_string();
+        let mut txn = Txn::new().when(Compare::Created(keys::claim(self.image.id()), self.claim));
+        for name in names {
+            let key = keys::slot(name);
+            match self.shared.store.get(&key).await? {
+                Some(entry) if entry.value == job.as_bytes() => {}
+                Some(entry) => return Ok(Some((name.clone(), String::from_utf8_lossy(&entry.value).into_owned()))),
+                None => txn = txn.when(Compare::Absent(key.clone())).put(key, job.clone()),
+            }
+        }
+        if txn.ops.is_empty() {
+            return Ok(None);
+        }
+        match self.shared.commit(txn, "names").await? {
+            Committed::At(_) => Ok(None),
+            Committed::Conflict(found) if found.first().is_some_and(Option::is_none) => Err(EngineError::ClaimLost),
+            Committed::Conflict(_) => Ok(Some((names[0].clone(), "another job".to_owned()))),
+        }
+    }
+
+    /// Checks tasks that a task brings, and adds them to the batch or as drafts.
+    pub(super) async fn add_tasks(
+        &mut self,
+        tasks: Vec<TaskSpec>,
+        added_by: AddedBy,
+    ) -> Result<Result<(), Failure>, EngineError> {
+        let existing: HashMap<TaskId, String> =
+            self.image.tasks.iter().map(|(id, task)| (*id, task.spec.name())).collect();
+        let plan = Plan { tasks, warnings: Vec::new() };
+        if let Err(faults) = plan.check(&existing, &self.shared.kinds) {
+            return Ok(Err(plan_failure(&faults)));
+        }
+        self.add_checked(plan.tasks, added_by).await?;
+        Ok(Ok(()))
+    }
+
+    async fn add_checked(&mut self, tasks: Vec<TaskSpec>, added_by: AddedBy) -> Result<(), EngineError> {
+        let mut drafts = Vec::with_capacity(tasks.len());
+        let mut bytes = 0;
+        for task in &tasks {
+            let record = encode(&TaskRecord { spec: task.clone(), added_by });
+            bytes += record.len();
+            drafts.push((keys::task(self.image.id(), task.id), record));
+        }
+        let staged = tasks.len() > FEW || bytes > DRAFT_BYTES / 4;
+        if staged {
+            self.stage(drafts).await?;
+        }
+        let now = self.now();
+        self.image.add(&mut self.batch, tasks, added_by, staged, now);
+        Ok(())
+    }
+
+    /// Writes drafts, several transactions at once.
+    async fn stage(&self, drafts: Vec<(String, bytes::Bytes)>) -> Result<(), EngineError> {
+        let fence = Compare::Created(keys::claim(self.image.id()), self.claim);
+        let mut txns = vec![Txn::new().when(fence.clone())];
+        let mut size = 0;
+        for (key, value) in drafts {
+            let full = txns.last().is_some_and(|txn| txn.ops.len() >= DRAFTS) || size + value.len() > DRAFT_BYTES;
+            if full {
+                txns.push(Txn::new().when(fence.clone()));
+                size = 0;
+            }
+            size += key.len() + value.len();
+            if let Some(txn) = txns.last_mut() {
+                *txn = std::mem::take(txn).put(key, value);
+            }
+        }
+        let mut txns = txns.into_iter();
+        loop {
+            let group: Vec<Txn> = txns.by_ref().take(UNDER_WAY).collect();
+            if group.is_empty() {
+                return Ok(());
+            }
+            // Drafts may be written twice: an unconfirmed commit is simply repeated.
+            try_join_all(group.into_iter().map(|txn| self.commit_draft(txn))).await?;
+        }
+    }
+
+    /// Begins to undo a job that has ended.
+    pub(super) async fn begin_undo(&mut self) -> Result<CommandReply, EngineError> {
+        if let Some((name, holder)) = self.try_names(&self.shared.exclusive_names(&self.image.record)).await? {
+            return Ok(CommandReply::refused(format!("{name} is held by job {holder}; undo when that job has ended")));
+        }
+        let generation = self.image.status.generation + 1;
+        let tasks = self.image.undo_tasks(generation);
+        self.add_checked(tasks, AddedBy::Generation(generation)).await?;
+        let now = self.now();
+        self.image.move_job(&mut self.batch, JobEvent::Undo, now)?;
+        self.batch.put(keys::active(self.image.id()), bytes::Bytes::new());
+        Ok(CommandReply::Done(Box::new(self.image.status.clone())))
+    }
+}

@@ -1,0 +1,600 @@
+//! What a process opens to run jobs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use windlass_clock::{SharedClock, SharedEntropy};
+use windlass_model::job::JobStatus;
+use windlass_model::plan::{Plan, TaskSpec};
+use windlass_model::{JobId, WorkerId};
+use windlass_store::memory::MemoryStore;
+use windlass_store::{Committed, Compare, Revision, Store, StoreError, Txn, keys};
+
+use crate::EngineError;
+use crate::command::{Command, CommandReply};
+use crate::coordinator::{Coordinator, End, Errand, MESSAGES, Message, load};
+use crate::kind::{Kind, Kinds, PlanContext, TaskEnd};
+use crate::lease::Session;
+use crate::probe::{Moment, NoProbe, Point, SharedProbe};
+use crate::records::{Head, JobRecord, decode, encode};
+use crate::snapshot::JobSnapshot;
+use crate::view;
+
+/// How often the engine looks for jobs that nobody coordinates, besides being told.
+const RELIST_EVERY: Duration = Duration::from_secs(30);
+
+/// What an engine is made of.
+#[derive(Clone)]
+pub struct EngineConfig {
+    /// Where jobs live.
+    pub store: Arc<dyn Store>,
+    /// Time.
+    pub clock: SharedClock,
+    /// Randomness.
+    pub entropy: SharedEntropy,
+    /// The kinds it runs.
+    pub kinds: Kinds,
+    /// The folder under which each job gets one for its files.
+    pub work_dir: PathBuf,
+    /// Tasks that run at a time in this process. At least 1.
+    pub places: usize,
+    /// Time to live of the worker's lease.
+    pub lease_ttl: Duration,
+    /// Where tests stop the world.
+    pub probe: SharedProbe,
+}
+
+impl std::fmt::Debug for EngineConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EngineConfig").field("store", &self.store).field("kinds", &self.kinds).finish_non_exhaustive()
+    }
+}
+
+impl EngineConfig {
+    /// The usual settings: 16 places, a lease of 15 s.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: SharedClock,
+        entropy: SharedEntropy,
+        kinds: Kinds,
+        work_dir: PathBuf,
+    ) -> Self {
+        Self {
+            store,
+            clock,
+            entropy,
+            kinds,
+            work_dir,
+            places: 16,
+            lease_ttl: Duration::from_secs(15),
+            probe: Arc::new(NoProbe),
+        }
+    }
+}
+
+/// A job to submit.
+#[derive(Clone, Debug, Default)]
+pub struct JobRequest {
+    /// Which kind runs it.
+    pub kind: String,
+    /// What people call it.
+    pub name: String,
+    /// What it shall do.
+    pub spec: Value,
+    /// For people and filters.
+    pub labels: BTreeMap<String, String>,
+    /// Larger goes first.
+    pub priority: i32,
+    /// Time from submission after which it is given up.
+    pub deadline: Option<Duration>,
+}
+
+/// What a job would do.
+#[derive(Clone, Debug)]
+pub struct Preview {
+    /// The job of the preview; it exists nowhere else.
+    pub status: JobStatus,
+    /// The tasks that change nothing and were run, with what they put out.
+    pub looked: Vec<TaskEnd>,
+    /// The tasks that a real run would go on with, in an order in which they could run.
+    pub would_run: Vec<Arc<TaskSpec>>,
+    /// The log: warnings and failures.
+    pub log: Vec<windlass_model::log::LogEntry>,
+}
+
+struct JobHandle {
+    messages: mpsc::Sender<Message>,
+    snapshots: watch::Receiver<JobSnapshot>,
+    abort: AbortHandle,
+}
+
+/// What all parts of one engine share.
+pub(crate) struct Shared {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: SharedClock,
+    pub(crate) entropy: SharedEntropy,
+    pub(crate) kinds: Kinds,
+    work_dir: PathBuf,
+    lease_ttl: Duration,
+    pub(crate) probe: SharedProbe,
+    pub(crate) places: Arc<Semaphore>,
+    pub(crate) type_places: HashMap<&'static str, Arc<Semaphore>>,
+    /// Counts places that became free.
+    pub(crate) place_freed: watch::Sender<u64>,
+    /// Fires when the process shuts down: tasks stop at safe points and are given back.
+    pub(crate) draining: CancellationToken,
+    session: watch::Sender<Option<Arc<Session>>>,
+    jobs: Mutex<HashMap<JobId, JobHandle>>,
+    /// Owns the coordinators.
+    coordinators: Mutex<JoinSet<()>>,
+    /// Changes when a coordinator ends.
+    ended: watch::Sender<u64>,
+}
+
+impl Shared {
+    /// Commits through the probe.
+    pub(crate) async fn commit(&self, txn: Txn, label: &str) -> Result<Committed, EngineError> {
+        self.probe.at(Point { moment: Moment::BeforeCommit, label }).await;
+        let committed = self.store.commit(txn).await?;
+        self.probe.at(Point { moment: Moment::AfterCommit, label }).await;
+        Ok(committed)
+    }
+
+    pub(crate) fn exclusive_names(&self, record: &JobRecord) -> Vec<String> {
+        if record.preview {
+            return Vec::new();
+        }
+        self.kinds.kind(&record.kind).map(|kind| kind.exclusive(&record.spec)).unwrap_or_default()
+    }
+
+    pub(crate) fn work_dir(&self, job: JobId) -> PathBuf {
+        self.work_dir.join(job.to_string())
+    }
+
+    fn jobs(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, JobHandle>> {
+        // A panic while the map was held left it whole: each use is one insert, remove or look-up.
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a coordinator for a job unless one runs here, and hands it `first`.
+    fn ensure(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        seed: Option<JobSnapshot>,
+        job: JobId,
+        first: Option<Message>,
+        claim: Option<Revision>,
+        planned: Option<Plan>,
+    ) -> Result<(), Option<Message>> {
+        let mut jobs = self.jobs();
+        if let Some(handle) = jobs.get(&job) {
+            return match first {
+                Some(message) => handle.messages.try_send(message).map_err(|error| Some(error.into_inner())),
+                None => Ok(()),
+            };
+        }
+        let Some(seed) = seed else { return Err(first) };
+        let (messages, inbox) = mpsc::channel(MESSAGES);
+        let (snapshot_sender, snapshots) = watch::channel(seed);
+        if let Some(message) = first {
+            // The queue is new and empty.
+            let _ = messages.try_send(message);
+        }
+        let errand = Errand { inbox, messages: messages.clone(), snapshots: snapshot_sender, claim, planned };
+        let (shared, session) = (self.clone(), session.clone());
+        let work = async move {
+            let end = Coordinator::run(shared.clone(), session, job, errand).await;
+            match &end {
+                End::AtRest | End::SessionOver => tracing::debug!(%job, ?end, "the coordinator has ended"),
+                End::HeldElsewhere => tracing::debug!(%job, "another worker coordinates the job"),
+                End::Broken(error) => tracing::error!(%job, %error, "the job cannot go on"),
+            }
+            shared.jobs().remove(&job);
+            shared.ended.send_modify(|n| *n += 1);
+        };
+        let mut coordinators = self.coordinators.lock().unwrap_or_else(PoisonError::into_inner);
+        while coordinators.try_join_next().is_some() {}
+        let abort = coordinators.spawn(work);
+        jobs.insert(job, JobHandle { messages, snapshots, abort });
+        Ok(())
+    }
+}
+
+/// Runs jobs. Dropping it stops everything where it stands, as a crash would; [`Engine::shutdown`] lets running
+/// tasks reach a safe point first.
+pub struct Engine {
+    shared: Arc<Shared>,
+    supervisor: tokio::task::JoinHandle<()>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("store", &self.shared.store).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.supervisor.abort();
+        self.shared.coordinators.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        self.shared.jobs().clear();
+    }
+}
+
+impl Engine {
+    /// Takes a lease and carries on with every job that needs a coordinator.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be reached.
+    pub async fn open(config: EngineConfig) -> Result<Self, EngineError> {
+        let type_places = config
+            .kinds
+            .iter()
+            .flat_map(|kind| kind.task_types())
+            .filter_map(|task_type| Some((task_type.name(), Arc::new(Semaphore::new(task_type.concurrency()?.max(1))))))
+            .collect();
+        let shared = Arc::new(Shared {
+            places: Arc::new(Semaphore::new(config.places.max(1))),
+            type_places,
+            place_freed: watch::channel(0).0,
+            draining: CancellationToken::new(),
+            session: watch::channel(None).0,
+            jobs: Mutex::default(),
+            coordinators: Mutex::default(),
+            ended: watch::channel(0).0,
+            store: config.store,
+            clock: config.clock,
+            entropy: config.entropy,
+            kinds: config.kinds,
+            work_dir: config.work_dir,
+            lease_ttl: config.lease_ttl,
+            probe: config.probe,
+        });
+        let session = begin_session(&shared).await?;
+        shared.session.send_replace(Some(session.clone()));
+        recover(&shared, &session).await?;
+        let supervisor = tokio::spawn(supervise(shared.clone(), session));
+        Ok(Self { shared, supervisor })
+    }
+
+    /// The kinds it runs.
+    #[must_use]
+    pub fn kinds(&self) -> &Kinds {
+        &self.shared.kinds
+    }
+
+    /// The store it runs on.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.shared.store
+    }
+
+    async fn session(&self) -> Result<Arc<Session>, EngineError> {
+        let mut sessions = self.shared.session.subscribe();
+        let current = sessions.wait_for(|session| session.as_ref().is_some_and(|session| !session.over.is_cancelled()));
+        let session = current.await.map_err(|_| EngineError::ShuttingDown)?.clone();
+        session.ok_or(EngineError::ShuttingDown)
+    }
+
+    /// Checks a job, stores it and lets it run. Durable when it returns: the job survives any crash.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::InvalidSpec`] with all faults, or [`EngineError::Plan`], and nothing is stored.
+    pub async fn submit(&self, request: JobRequest) -> Result<JobId, EngineError> {
+        self.submit_as(request, false).await
+    }
+
+    async fn submit_as(&self, request: JobRequest, preview: bool) -> Result<JobId, EngineError> {
+        if self.shared.draining.is_cancelled() {
+            return Err(EngineError::ShuttingDown);
+        }
+        let kind = self.checked_kind(&request)?;
+        let now = self.shared.clock.wall();
+        let unix_ms = u64::try_from(now.as_millisecond()).unwrap_or(0);
+        let id = JobId::new(unix_ms, self.shared.entropy.next_u128());
+        let context = PlanContext {
+            job: id,
+            generation: 1,
+            clock: self.shared.clock.clone(),
+            entropy: self.shared.entropy.clone(),
+        };
+        let plan = kind.plan(&context, &request.spec).await.map_err(|failure| EngineError::Plan(Box::new(failure)))?;
+        plan.check(&HashMap::new(), &self.shared.kinds)
+            .map_err(|faults| EngineError::Plan(Box::new(crate::coordinator::plan_failure(&faults))))?;
+        let record = JobRecord {
+            id,
+            kind: request.kind,
+            name: request.name,
+            spec: request.spec,
+            labels: request.labels,
+            priority: request.priority,
+            deadline_ms: request.deadline.map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
+            created: now,
+            preview,
+        };
+        let status = JobStatus::new(now);
+        let session = self.session().await?;
+        let txn = Txn::new()
+            .when(Compare::Absent(keys::job(id)))
+            .put(keys::job(id), encode(&record))
+            .put(keys::state(id), encode(&status))
+            .put(keys::active(id), bytes::Bytes::new())
+            .put_leased(keys::claim(id), session.worker.to_string(), session.lease);
+        let claim = match self.commit_submission(txn, id).await? {
+            Committed::At(revision) => Some(revision),
+            // An unconfirmed attempt had been applied: the coordinator takes the claim as anybody would.
+            Committed::Conflict(_) => None,
+        };
+        let image = crate::coordinator::image::JobImage::new(record, status, Head::default());
+        let seed = JobSnapshot::of(&image, image.work(), None, None);
+        let _ = self.shared.ensure(&session, Some(seed), id, None, claim, Some(plan));
+        Ok(id)
+    }
+
+    /// Commits a submission, looking after a commit that was not confirmed. The job's id is new, so finding it
+    /// in the store means that it is ours.
+    async fn commit_submission(&self, txn: Txn, id: JobId) -> Result<Committed, EngineError> {
+        match self.shared.commit(txn.clone(), "submit").await {
+            Err(EngineError::Store(StoreError::Unknown(why))) => {
+                if self.shared.store.get(&keys::job(id)).await?.is_some() {
+                    return Ok(Committed::Conflict(Vec::new()));
+                }
+                Err(EngineError::Store(StoreError::Unknown(why)))
+            }
+            other => other,
+        }
+    }
+
+    fn checked_kind(&self, request: &JobRequest) -> Result<Arc<dyn Kind>, EngineError> {
+        let kind = self.shared.kinds.kind(&request.kind).ok_or_else(|| EngineError::UnknownKind {
+            name: request.kind.clone(),
+            known: self.shared.kinds.iter().map(|kind| kind.name()).collect(),
+        })?;
+        let faults = kind.check(&request.spec);
+        if faults.is_empty() {
+            Ok(kind.clone())
+        } else {
+            Err(EngineError::InvalidSpec { kind: request.kind.clone(), faults })
+        }
+    }
+
+    /// Gives a command to a job. The same `request` id twice has the effect of once.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NoSuchJob`]; [`EngineError::HeldElsewhere`] when another worker holds the job.
+    pub async fn command(
+        &self,
+        job: JobId,
+        command: Command,
+        request: Option<String>,
+    ) -> Result<CommandReply, EngineError> {
+        // A coordinator may end at the very moment that it is asked; the next one answers.
+        for _ in 0..8 {
+            let session = self.session().await?;
+            let image = load::load(&*self.shared.store, job).await?;
+            let image = image.ok_or_else(|| EngineError::NoSuchJob(job.to_string()))?;
+            let seed = JobSnapshot::of(&image, image.work(), None, None);
+            let (reply, answer) = oneshot::channel();
+            let message = Message::Command { command, request: request.clone(), reply };
+            let mut ended = self.shared.ended.subscribe();
+            if self.shared.ensure(&session, Some(seed), job, Some(message), None, None).is_ok()
+                && let Ok(answer) = answer.await
+            {
+                return Ok(answer);
+            }
+            if self.shared.draining.is_cancelled() {
+                return Err(EngineError::ShuttingDown);
+            }
+            // Either its coordinator has just ended, or it is busy taking up a full queue.
+            let pause = self.shared.clock.sleep(Duration::from_millis(20));
+            tokio::select! {
+                biased;
+                _ = ended.changed() => {}
+                () = pause => {}
+            }
+        }
+        Err(EngineError::HeldElsewhere)
+    }
+
+    /// Follows a job that runs here; `None` when it does not.
+    #[must_use]
+    pub fn watch(&self, job: JobId) -> Option<watch::Receiver<JobSnapshot>> {
+        self.shared.jobs().get(&job).map(|handle| handle.snapshots.clone())
+    }
+
+    /// Waits until nothing runs for a job here: it has come to rest, or is coordinated elsewhere, or the engine
+    /// shuts down. Returns its status as stored.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NoSuchJob`], or a failing store.
+    pub async fn wait(&self, job: JobId) -> Result<JobStatus, EngineError> {
+        let mut ended = self.shared.ended.subscribe();
+        while self.shared.jobs().contains_key(&job) {
+            if ended.changed().await.is_err() {
+                break;
+            }
+        }
+        let entry = self.shared.store.get(&keys::state(job)).await?;
+        decode(&entry.ok_or_else(|| EngineError::NoSuchJob(job.to_string()))?)
+    }
+
+    /// Lets running tasks reach a safe point, gives every job back, and ends. What was running goes on with the
+    /// next process that opens the store.
+    ///
+    /// # Errors
+    ///
+    /// When the lease cannot be given back; it then expires by itself.
+    pub async fn shutdown(self) -> Result<(), EngineError> {
+        self.shared.draining.cancel();
+        let mut ended = self.shared.ended.subscribe();
+        while !self.shared.jobs().is_empty() {
+            if ended.changed().await.is_err() {
+                break;
+            }
+        }
+        let session = self.shared.session.borrow().clone();
+        if let Some(session) = session {
+            session.over.cancel();
+            self.shared.store.revoke(session.lease).await?;
+        }
+        Ok(())
+    }
+
+    /// What `request` would do: runs the tasks that change nothing, on a store of its own in memory, and lists
+    /// the rest. Files go under `work_dir`, which the caller removes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::submit`].
+    pub async fn preview(config: EngineConfig, request: JobRequest) -> Result<Preview, EngineError> {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(config.clock.clone()));
+        let engine = Self::open(EngineConfig { store: store.clone(), ..config }).await?;
+        let job = engine.submit_as(request, true).await?;
+        let status = engine.wait(job).await?;
+        let image = load::load(&*store, job).await?.ok_or_else(|| EngineError::NoSuchJob(job.to_string()))?;
+        let looked = view::ends(&*store, &image).await?;
+        let mut would_run: Vec<Arc<TaskSpec>> = Vec::new();
+        for task in image.tasks.values().filter(|task| task.status.outcome().is_none()) {
+            would_run.push(task.spec.clone());
+        }
+        view::sort_by_dependencies(&mut would_run);
+        let log = view::log(&*store, job, 0, usize::MAX).await?;
+        engine.shutdown().await?;
+        Ok(Preview { status, looked: looked.into_iter().filter(|end| end.outcome.is_some()).collect(), would_run, log })
+    }
+
+    /// Submits a job that is already known under `id`, or finds it: for commands that may be repeated. Returns
+    /// the jobs of this name and kind that are not over.
+    ///
+    /// # Errors
+    ///
+    /// A failing store.
+    pub async fn unfinished(&self, kind: &str, name: &str) -> Result<Vec<view::JobSummary>, EngineError> {
+        let jobs = view::jobs(&*self.shared.store).await?;
+        Ok(jobs
+            .into_iter()
+            .filter(|job| job.kind == kind && job.name == name && job.status.state.is_active())
+            .collect())
+    }
+
+    /// The time, for callers that print it.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.shared.clock.wall()
+    }
+}
+
+async fn begin_session(shared: &Arc<Shared>) -> Result<Arc<Session>, EngineError> {
+    let worker = WorkerId::from_bits(shared.entropy.next_u128());
+    Ok(Arc::new(Session::begin(&*shared.store, &shared.clock, worker, shared.lease_ttl).await?))
+}
+
+/// Starts a coordinator for every job that needs one and has none here. Those that another worker holds end at
+/// once.
+async fn recover(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<(), EngineError> {
+    let mut active = Vec::new();
+    load::each(&*shared.store, keys::ACTIVE, |entry| {
+        active.extend(keys::last_part::<JobId>(&entry.key));
+        Ok(())
+    })
+    .await?;
+    for job in active {
+        if shared.jobs().contains_key(&job) || shared.store.get(&keys::claim(job)).await?.is_some() {
+            continue;
+        }
+        if let Some(image) = load::load(&*shared.store, job).await? {
+            let seed = JobSnapshot::of(&image, image.work(), None, None);
+            let _ = shared.ensure(session, Some(seed), job, None, None, None);
+        }
+    }
+    Ok(())
+}
+
+/// Keeps a session alive, and begins another when it is lost.
+async fn supervise(shared: Arc<Shared>, mut session: Arc<Session>) {
+    loop {
+        let keep = session.keep(&*shared.store, &shared.clock, shared.lease_ttl);
+        let follow = follow(&shared, &session);
+        tokio::select! {
+            biased;
+            () = keep => {}
+            () = follow => {}
+        }
+        session.over.cancel();
+        if shared.draining.is_cancelled() {
+            return;
+        }
+        // Nothing of the old session may run beside the new one.
+        let running: Vec<AbortHandle> = shared.jobs().values().map(|handle| handle.abort.clone()).collect();
+        for handle in running {
+            handle.abort();
+        }
+        {
+            let mut coordinators =
+                std::mem::take(&mut *shared.coordinators.lock().unwrap_or_else(PoisonError::into_inner));
+            while coordinators.join_next().await.is_some() {}
+        }
+        shared.jobs().clear();
+        shared.ended.send_modify(|n| *n += 1);
+        session = loop {
+            match begin_session(&shared).await {
+                Ok(session) => break session,
+                Err(error) => tracing::warn!(%error, "no new lease yet, trying again"),
+            }
+            shared.clock.sleep(Duration::from_secs(1)).await;
+        };
+        shared.session.send_replace(Some(session.clone()));
+    }
+}
+
+/// Takes up jobs whose coordinator is gone, told by the store and, slowly, by looking.
+async fn follow(shared: &Arc<Shared>, session: &Arc<Session>) {
+    loop {
+        let watch = async {
+            let revision = shared.store.revision().await?;
+            recover(shared, session).await?;
+            let mut watch = shared.store.watch(keys::CLAIMS, revision).await?;
+            loop {
+                let changes = watch.next().await?;
+                let given_up = changes.iter().filter(|change| change.entry.is_none());
+                for change in given_up {
+                    let Some(job) = keys::last_part::<JobId>(&change.key) else { continue };
+                    if shared.store.get(&keys::active(job)).await?.is_some() {
+                        recover(shared, session).await?;
+                    }
+                }
+            }
+            #[expect(unreachable_code, reason = "gives the block its type")]
+            Ok::<(), EngineError>(())
+        };
+        tokio::select! {
+            biased;
+            () = session.over.cancelled() => return,
+            () = shared.draining.cancelled() => {
+                // The session goes on until the last coordinator has given its job back.
+                session.over.cancelled().await;
+                return;
+            }
+            ended = watch => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "following the claims broke off, listing afresh");
+                }
+                // A store that is away answers at once; do not spin on it.
+                shared.clock.sleep(Duration::from_millis(200)).await;
+            }
+            () = shared.clock.sleep(RELIST_EVERY) => {}
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The durable job engine of Windlass.
+//!
+//! * [`Engine`] is what a process opens: it takes a lease, carries on with every job that needs it, takes in new
+//!   ones and passes commands to them.
+//! * `coordinator` is the one writer of a job's records; see there for how a change becomes durable.
+//! * [`kind`] is what a kind of job implements, [`context`] what its tasks see.
+//! * [`view`] and [`report`] read jobs from any store, also while another process runs them.
+//! * [`probe`] is where tests stop the world.
+//!
+//! The engine knows no kind and no store product. It takes time, randomness and the store through interfaces,
+//! so that simulated runs drive this very code.
+
+pub mod command;
+pub mod context;
+mod coordinator;
+mod engine;
+pub mod kind;
+mod lease;
+pub mod probe;
+pub mod records;
+pub mod report;
+pub mod snapshot;
+mod values;
+pub mod view;
+
+pub use command::{Command, CommandReply};
+pub use context::{Intent, ProgressHandle, TaskContext, UndoInput};
+pub use coordinator::image::Counts;
+pub use engine::{Engine, EngineConfig, JobRequest, Preview};
+pub use kind::{Finished, Kind, Kinds, PlanContext, SpecFault, TaskEnd, TaskType};
+pub use snapshot::{JobSnapshot, RunningTask};
+
+use windlass_model::Failure;
+use windlass_model::job::IllegalMove;
+use windlass_store::StoreError;
+
+/// Why the engine did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The state store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The spec is not one of its kind: every fault that was found.
+    #[error("the spec of kind {kind} has {} fault(s)", .faults.len())]
+    InvalidSpec {
+        /// The kind.
+        kind: String,
+        /// The faults.
+        faults: Vec<SpecFault>,
+    },
+    /// No kind has this name.
+    #[error("there is no kind named {name}; known are: {}", .known.join(", "))]
+    UnknownKind {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<&'static str>,
+    },
+    /// The plan cannot be stored or could not be made.
+    #[error("{0}")]
+    Plan(Box<Failure>),
+    /// There is no such job.
+    #[error("there is no job {0}")]
+    NoSuchJob(String),
+    /// More than one job is meant.
+    #[error("{given} may be {}; give more of the id", .candidates.join(" or "))]
+    Ambiguous {
+        /// What was given.
+        given: String,
+        /// What it may mean.
+        candidates: Vec<String>,
+    },
+    /// The command does not fit the state of the job.
+    #[error(transparent)]
+    Command(IllegalMove),
+    /// Another process coordinates the job.
+    #[error("another worker holds the job at the moment; try again")]
+    HeldElsewhere,
+    /// The claim on a job was lost; another worker goes on.
+    #[error("the claim on the job was lost")]
+    ClaimLost,
+    /// A stored record cannot be read.
+    #[error("the record {key} cannot be read: {why}")]
+    Record {
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A value is beyond what is kept in the state store.
+    #[error("a value of {bytes} bytes is more than the {most} that are kept; write it to a file or an object")]
+    ValueTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        most: usize,
+    },
+    /// The engine is shutting down.
+    #[error("the engine is shutting down")]
+    ShuttingDown,
+    /// A mistake in the engine or in a kind: please report it.
+    #[error("this is a mistake in windlass, please report it: {0}")]
+    Bug(String),
+}
+
+impl EngineError {
+    pub(crate) fn bug(what: impl Into<String>) -> Self {
+        Self::Bug(what.into())
+    }
+}

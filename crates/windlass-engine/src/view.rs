@@ -1,0 +1,308 @@
+//! Jobs as people see them, read from any store, also while another process runs them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+use windlass_model::effect::Effect;
+use windlass_model::job::{JobState, JobStatus};
+use windlass_model::log::LogEntry;
+use windlass_model::plan::TaskSpec;
+use windlass_model::progress::Progress;
+use windlass_model::task::{Attempt, Outcome, TaskState, TaskStatus};
+use windlass_model::{JobId, TaskId};
+use windlass_store::{Store, budget, keys};
+
+use crate::EngineError;
+use crate::coordinator::image::{Counts, JobImage};
+use crate::coordinator::load;
+use crate::kind::{Kinds, TaskEnd};
+use crate::records::{JobRecord, decode};
+use crate::values;
+
+/// A job in a list.
+#[derive(Clone, Debug, Serialize)]
+pub struct JobSummary {
+    /// The job.
+    pub id: JobId,
+    /// Its kind.
+    pub kind: String,
+    /// What people call it.
+    pub name: String,
+    /// When it was submitted.
+    pub created: Timestamp,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Where it is.
+    pub status: JobStatus,
+}
+
+/// All jobs, newest first.
+///
+/// # Errors
+///
+/// A failing store, or a record that cannot be read.
+pub async fn jobs(store: &dyn Store) -> Result<Vec<JobSummary>, EngineError> {
+    let mut statuses: HashMap<JobId, JobStatus> = HashMap::new();
+    load::each(store, keys::STATES, |entry| {
+        if let Some(id) = keys::last_part(&entry.key) {
+            statuses.insert(id, decode(entry)?);
+        }
+        Ok(())
+    })
+    .await?;
+    let mut jobs = Vec::new();
+    load::each(store, keys::JOBS, |entry| {
+        let record: JobRecord = decode(entry)?;
+        if let Some(status) = statuses.remove(&record.id) {
+            jobs.push(JobSummary {
+                id: record.id,
+                kind: record.kind,
+                name: record.name,
+                created: record.created,
+                labels: record.labels,
+                status,
+            });
+        }
+        Ok(())
+    })
+    .await?;
+    jobs.sort_by_key(|job| std::cmp::Reverse(job.id));
+    Ok(jobs)
+}
+
+/// Finds the job that a person means: its id, the beginning of its id, or its name (the newest of that name).
+///
+/// # Errors
+///
+/// [`EngineError::NoSuchJob`] or [`EngineError::Ambiguous`].
+pub async fn find(store: &dyn Store, given: &str) -> Result<JobId, EngineError> {
+    let jobs = jobs(store).await?;
+    if let Some(job) = jobs.iter().find(|job| job.name == given) {
+        return Ok(job.id);
+    }
+    let given_lower = given.to_ascii_lowercase();
+    let matches: Vec<&JobSummary> =
+        jobs.iter().filter(|job| given.len() >= 4 && job.id.to_string().starts_with(&given_lower)).collect();
+    // The first characters of an id are its time; people more often give the last ones.
+    let matches = if matches.is_empty() && given.len() >= 4 {
+        jobs.iter().filter(|job| job.id.to_string().ends_with(&given_lower)).collect()
+    } else {
+        matches
+    };
+    match matches.as_slice() {
+        [] => Err(EngineError::NoSuchJob(given.to_owned())),
+        [job] => Ok(job.id),
+        many => Err(EngineError::Ambiguous {
+            given: given.to_owned(),
+            candidates: many.iter().take(5).map(|job| job.id.to_string()).collect(),
+        }),
+    }
+}
+
+/// A task as people see it.
+#[derive(Clone, Debug, Serialize)]
+pub struct TaskView {
+    /// The task.
+    pub id: TaskId,
+    /// Type and resource.
+    pub name: String,
+    /// Where it is.
+    pub status: TaskStatus,
+    /// How far it has got.
+    pub progress: Progress,
+    /// What it waits for; empty when it does not wait.
+    pub waiting_on: Vec<String>,
+    /// Its effects.
+    pub effects: Vec<Effect>,
+}
+
+/// A job as people see it.
+#[derive(Clone, Debug, Serialize)]
+pub struct JobView {
+    /// What was submitted.
+    pub record: JobRecord,
+    /// Where it is.
+    pub status: JobStatus,
+    /// Milliseconds it has worked.
+    pub elapsed_ms: u64,
+    /// Its tasks by state.
+    pub counts: Counts,
+    /// Its work.
+    pub work: Progress,
+    /// Warnings in its log.
+    pub warnings: u64,
+    /// What the job as a whole waits for.
+    pub waiting_on: Vec<String>,
+    /// Its tasks, in an order in which they could run.
+    pub tasks: Vec<TaskView>,
+}
+
+/// Reads a job.
+///
+/// # Errors
+///
+/// [`EngineError::NoSuchJob`], or a failing store.
+pub async fn job(store: &dyn Store, kinds: &Kinds, id: JobId, now: Timestamp) -> Result<JobView, EngineError> {
+    let image = image(store, id).await?;
+    let mut specs: Vec<Arc<TaskSpec>> = image.tasks.values().map(|task| task.spec.clone()).collect();
+    sort_by_dependencies(&mut specs);
+    let held = store.get(&keys::claim(id)).await?.is_some();
+    let tasks = specs
+        .iter()
+        .map(|spec| {
+            let task = &image.tasks[&spec.id];
+            TaskView {
+                id: spec.id,
+                name: spec.name(),
+                status: task.status.clone(),
+                progress: task.progress,
+                waiting_on: why_waiting(&image, spec, held, now),
+                effects: task.effects.values().cloned().collect(),
+            }
+        })
+        .collect();
+    let mut waiting_on = Vec::new();
+    match image.status.state {
+        JobState::Pending => {
+            if let Some(kind) = kinds.kind(&image.record.kind) {
+                for name in kind.exclusive(&image.record.spec) {
+                    if let Some(entry) = store.get(&keys::slot(&name)).await?
+                        && entry.value != id.to_string().as_bytes()
+                    {
+                        let holder = String::from_utf8_lossy(&entry.value).into_owned();
+                        waiting_on.push(format!("the name {name}, which job {holder} holds"));
+                    }
+                }
+            }
+        }
+        JobState::Paused | JobState::Pausing => {
+            waiting_on.push(match (&image.status.pause_reason, image.status.resume_at) {
+                (Some(windlass_model::job::PauseReason::Attention { failure }), _) => {
+                    format!("a person: {failure}")
+                }
+                (_, Some(at)) => format!("the end of the pause at {at}, or `windlass resume`"),
+                _ => "`windlass resume`: it was paused by a person".to_owned(),
+            })
+        }
+        _ => {}
+    }
+    if image.status.state.is_active() && !held {
+        waiting_on
+            .push("a worker: no process runs this job at the moment (`windlass run` or `windlass resume`)".into());
+    }
+    Ok(JobView {
+        elapsed_ms: u64::try_from(image.status.elapsed(now).as_millis()).unwrap_or(u64::MAX),
+        counts: image.counts,
+        work: image.work(),
+        warnings: image.head.warnings,
+        waiting_on,
+        tasks,
+        status: image.status.clone(),
+        record: (*image.record).clone(),
+    })
+}
+
+fn why_waiting(image: &JobImage, spec: &TaskSpec, held: bool, now: Timestamp) -> Vec<String> {
+    let task = &image.tasks[&spec.id];
+    let TaskState::Waiting { not_before } = task.status.state else { return Vec::new() };
+    let open: Vec<String> = spec
+        .dependencies
+        .iter()
+        .filter_map(|edge| image.tasks.get(&edge.task))
+        .filter(|other| other.status.outcome().is_none())
+        .map(|other| format!("{} ({})", other.spec.name(), other.status.state.name()))
+        .collect();
+    if !open.is_empty() {
+        return open;
+    }
+    if let Some(at) = not_before.filter(|at| *at > now) {
+        let last = task.status.attempts.last().and_then(|attempt: &Attempt| attempt.failure.as_ref());
+        let why = last.map(|failure| format!(" after: {failure}")).unwrap_or_default();
+        return vec![format!("the next attempt at {at}{why}")];
+    }
+    vec![match image.status.state {
+        JobState::Running | JobState::Undoing if held => "a free place on the worker".to_owned(),
+        JobState::Running | JobState::Undoing => "a worker: no process runs this job at the moment".to_owned(),
+        state => format!("the job, which is {}", state.as_str()),
+    }]
+}
+
+/// Entries of a job's log with numbers above `after`, at most `limit`.
+///
+/// # Errors
+///
+/// A failing store.
+pub async fn log(store: &dyn Store, job: JobId, after: u64, limit: usize) -> Result<Vec<LogEntry>, EngineError> {
+    let mut entries = Vec::new();
+    let mut scan = store.scan(&keys::logs(job)).await?;
+    loop {
+        let page = scan.next_page(budget::PAGE_ENTRIES).await?;
+        if page.is_empty() {
+            return Ok(entries);
+        }
+        for entry in page {
+            let entry: LogEntry = decode(&entry)?;
+            if entry.n > after {
+                entries.push(entry);
+            }
+            if entries.len() >= limit {
+                return Ok(entries);
+            }
+        }
+    }
+}
+
+pub(crate) async fn image(store: &dyn Store, id: JobId) -> Result<JobImage, EngineError> {
+    load::load(store, id).await?.ok_or_else(|| EngineError::NoSuchJob(id.to_string()))
+}
+
+/// How the tasks of a job ended, in an order in which they could have run.
+pub(crate) async fn ends(store: &dyn Store, image: &JobImage) -> Result<Vec<TaskEnd>, EngineError> {
+    let mut specs: Vec<Arc<TaskSpec>> = image.tasks.values().map(|task| task.spec.clone()).collect();
+    sort_by_dependencies(&mut specs);
+    let mut ends = Vec::with_capacity(specs.len());
+    for spec in specs {
+        let outcome = image.tasks[&spec.id].status.outcome().cloned();
+        let output: Option<Value> = match &outcome {
+            Some(Outcome::Succeeded { output }) => Some(values::fetch(store, image.id(), output).await?),
+            _ => None,
+        };
+        ends.push(TaskEnd { task: spec, outcome, output });
+    }
+    Ok(ends)
+}
+
+/// Sorts tasks so that each comes after its dependencies; among equals by rank, then by name.
+pub(crate) fn sort_by_dependencies(specs: &mut Vec<Arc<TaskSpec>>) {
+    let by_id: HashMap<TaskId, Arc<TaskSpec>> = specs.iter().map(|spec| (spec.id, spec.clone())).collect();
+    let mut open: HashMap<TaskId, usize> = HashMap::new();
+    let mut dependants: HashMap<TaskId, Vec<TaskId>> = HashMap::new();
+    for spec in by_id.values() {
+        let inner = spec.dependencies.iter().filter(|edge| by_id.contains_key(&edge.task));
+        open.insert(spec.id, inner.clone().count());
+        for edge in inner {
+            dependants.entry(edge.task).or_default().push(spec.id);
+        }
+    }
+    let order = |id: &TaskId| {
+        let spec = &by_id[id];
+        (std::cmp::Reverse(spec.rank), spec.task_type.clone(), spec.resource.clone(), *id)
+    };
+    let mut free: BTreeSet<_> = open.iter().filter(|(_, n)| **n == 0).map(|(id, _)| order(id)).collect();
+    let mut sorted = Vec::with_capacity(by_id.len());
+    while let Some((.., id)) = free.pop_first() {
+        sorted.push(by_id[&id].clone());
+        for dependant in dependants.get(&id).into_iter().flatten() {
+            if let Some(n) = open.get_mut(dependant) {
+                *n -= 1;
+                if *n == 0 {
+                    free.insert(order(dependant));
+                }
+            }
+        }
+    }
+    *specs = sorted;
+}

@@ -1,0 +1,177 @@
+//! The key layout: every key that the engine stores, in one place.
+//!
+//! | key | value | written | bound to |
+//! |---|---|---|---|
+//! | `jobs/<job>` | what was submitted; never changes | once | the job |
+//! | `state/<job>` | the job's status | each move of the job | the job |
+//! | `active/<job>` | empty; present while a coordinator has something to do | submit, end | the job |
+//! | `claim/<job>` | the worker that coordinates the job | claim | the worker's lease |
+//! | `worker/<worker>` | presence of a worker process | start | the worker's lease |
+//! | `slot/<name>` | the job that holds an exclusive name | activation, end | the job |
+//! | `job/<job>/head` | the number of the next log entry | each batch | the job |
+//! | `job/<job>/t/<task>` | a task as planned; never changes once active | staging | the job |
+//! | `job/<job>/s/<task>` | a task's status; absent means waiting and never claimed | each move of the task | the job |
+//! | `job/<job>/e/<task>/<n>` | an entry of the effect ledger | before and after the effect | the job |
+//! | `job/<job>/c/<task>` | a task's checkpoint | whenever the task says so | the job |
+//! | `job/<job>/p/<task>` | a task's progress | at most once a second | the job |
+//! | `job/<job>/log/<n>` | a log entry | with the change it describes | the job |
+//! | `job/<job>/v/<digest>/<n>` | a chunk of a value too large for its record | before the record | the job |
+
+use windlass_model::{Digest, JobId, TaskId, WorkerId};
+
+/// Prefix of all submitted jobs.
+pub const JOBS: &str = "jobs/";
+/// Prefix of all job states.
+pub const STATES: &str = "state/";
+/// Prefix of all jobs that need a coordinator.
+pub const ACTIVE: &str = "active/";
+/// Prefix of all coordinator claims.
+pub const CLAIMS: &str = "claim/";
+/// Prefix of all exclusive names.
+pub const SLOTS: &str = "slot/";
+
+/// What was submitted.
+#[must_use]
+pub fn job(job: JobId) -> String {
+    format!("{JOBS}{job}")
+}
+
+/// The status of a job.
+#[must_use]
+pub fn state(job: JobId) -> String {
+    format!("{STATES}{job}")
+}
+
+/// The mark of a job that needs a coordinator.
+#[must_use]
+pub fn active(job: JobId) -> String {
+    format!("{ACTIVE}{job}")
+}
+
+/// The coordinator's claim on a job.
+#[must_use]
+pub fn claim(job: JobId) -> String {
+    format!("{CLAIMS}{job}")
+}
+
+/// The presence of a worker.
+#[must_use]
+pub fn worker(worker: WorkerId) -> String {
+    format!("worker/{worker}")
+}
+
+/// An exclusive name.
+#[must_use]
+pub fn slot(name: &str) -> String {
+    format!("{SLOTS}{name}")
+}
+
+/// Everything of a job but its record, state and marks.
+#[must_use]
+pub fn job_prefix(job: JobId) -> String {
+    format!("job/{job}/")
+}
+
+/// The number of the job's next log entry.
+#[must_use]
+pub fn head(job: JobId) -> String {
+    format!("job/{job}/head")
+}
+
+/// Prefix of the job's tasks.
+#[must_use]
+pub fn tasks(job: JobId) -> String {
+    format!("job/{job}/t/")
+}
+
+/// A task as planned.
+#[must_use]
+pub fn task(job: JobId, task: TaskId) -> String {
+    format!("job/{job}/t/{task}")
+}
+
+/// Prefix of the statuses of the job's tasks.
+#[must_use]
+pub fn statuses(job: JobId) -> String {
+    format!("job/{job}/s/")
+}
+
+/// The status of a task.
+#[must_use]
+pub fn status(job: JobId, task: TaskId) -> String {
+    format!("job/{job}/s/{task}")
+}
+
+/// Prefix of the job's effect ledger.
+#[must_use]
+pub fn effects(job: JobId) -> String {
+    format!("job/{job}/e/")
+}
+
+/// An entry of the effect ledger.
+#[must_use]
+pub fn effect(job: JobId, task: TaskId, n: u32) -> String {
+    format!("job/{job}/e/{task}/{n:06}")
+}
+
+/// Prefix of the job's checkpoints.
+#[must_use]
+pub fn checkpoints(job: JobId) -> String {
+    format!("job/{job}/c/")
+}
+
+/// The checkpoint of a task.
+#[must_use]
+pub fn checkpoint(job: JobId, task: TaskId) -> String {
+    format!("job/{job}/c/{task}")
+}
+
+/// Prefix of the progress of the job's tasks.
+#[must_use]
+pub fn progresses(job: JobId) -> String {
+    format!("job/{job}/p/")
+}
+
+/// The progress of a task.
+#[must_use]
+pub fn progress(job: JobId, task: TaskId) -> String {
+    format!("job/{job}/p/{task}")
+}
+
+/// Prefix of the job's log.
+#[must_use]
+pub fn logs(job: JobId) -> String {
+    format!("job/{job}/log/")
+}
+
+/// A log entry. Twelve digits keep the order of text and of numbers the same.
+#[must_use]
+pub fn log(job: JobId, n: u64) -> String {
+    format!("job/{job}/log/{n:012}")
+}
+
+/// A chunk of a large value.
+#[must_use]
+pub fn value_chunk(job: JobId, digest: Digest, n: usize) -> String {
+    format!("job/{job}/v/{}/{n:06}", digest.hex())
+}
+
+/// The last part of a key, as an id.
+#[must_use]
+pub fn last_part<T: std::str::FromStr>(key: &str) -> Option<T> {
+    key.rsplit('/').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_order_as_what_they_name() {
+        let id = JobId::from_bits(1);
+        assert!(log(id, 9) < log(id, 10));
+        assert!(effect(id, TaskId::from_bits(1), 9) < effect(id, TaskId::from_bits(1), 10));
+        assert_eq!(last_part(&status(id, TaskId::from_bits(5))), Some(TaskId::from_bits(5)));
+        assert_eq!(last_part::<TaskId>("jobs/x"), None);
+    }
+}
