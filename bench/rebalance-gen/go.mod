@@ -1,0 +1,3 @@
+module rebalance-gen
+
+go 1.22
