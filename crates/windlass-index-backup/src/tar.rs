@@ -389,3 +389,6 @@ impl<S: Stream> Stream for Body<'_, S> {
         self.archive.stream.position() - self.start
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -437,3 +437,6 @@ fn split_unsigned(bytes: &[u8]) -> Option<(u64, &[u8])> {
     }
     Some((word >> (64 - 8 * width), &rest[width..]))
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,4 +3,5 @@
 
 mod fixtures;
 mod hostile;
+mod memory;
 mod round_trip;
