@@ -6,8 +6,9 @@ use std::sync::Arc;
 use windlass_index_backup::Compression;
 use windlass_index_backup::{BackupContents, BackupEntry, Layout, write_backup};
 
+use super::index::Index;
 use super::options::Stored;
-use super::state::{AgentState, Index};
+use super::state::AgentState;
 
 /// How backups are written.
 #[derive(Clone, Debug, PartialEq)]

@@ -386,7 +386,7 @@ impl Cluster {
         lock(&self.around.world).client_update(&id.into(), &vector.into(), time, true)
     }
 
-    /// Removes a vector from all agents that are up.
+    /// Removes a vector from all agents that are up. One that is down keeps its copy, as it does in life.
     ///
     /// # Errors
     ///

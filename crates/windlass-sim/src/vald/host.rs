@@ -22,7 +22,6 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWr
 
 use super::cluster::Cluster;
 use super::ids;
-use super::state::Refusal;
 use super::world::Placement;
 
 /// The longest line that is taken, in bytes.
@@ -72,8 +71,8 @@ async fn obey(cluster: &Cluster, line: &str) -> Result<Value, String> {
         "hang" => cluster.hang(agent(cluster, rest)?, true),
         "unhang" => cluster.hang(agent(cluster, rest)?, false),
         "cut" => cluster.cut(agent(cluster, rest)?),
-        "save" => cluster.build_and_save(agent(cluster, rest)?).await.map_err(refused)?,
-        "upload" => cluster.upload(agent(cluster, rest)?).await.map_err(|error| error.to_string())?,
+        "save" => cluster.build_and_save(agent(cluster, rest)?).await.map_err(text)?,
+        "upload" => cluster.upload(agent(cluster, rest)?).await.map_err(text)?,
         "watch" => cluster.watch_copies(true),
         "violations" => {
             let first: Vec<String> = cluster.violations().iter().map(|violation| format!("{violation:?}")).collect();
@@ -89,19 +88,19 @@ async fn obey(cluster: &Cluster, line: &str) -> Result<Value, String> {
         "placement" => return Ok(as_json(&cluster.placement())),
         "durable" => return Ok(as_json(&cluster.durable_placement())),
         "insert" | "update" | "delete" => client(cluster, word, rest)?,
-        "backups" => cluster.write_backups_to(Path::new(rest)).map_err(|error| error.to_string())?,
+        "backups" => cluster.write_backups_to(Path::new(rest)).map_err(text)?,
         _ => return Err(format!("unknown request {}", word.escape_debug())),
     }
     Ok(json!({}))
 }
 
-fn refused(refusal: Refusal) -> String {
-    refusal.to_string()
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
 }
 
-fn agent(cluster: &Cluster, text: &str) -> Result<usize, String> {
-    let number: Option<usize> = text.parse().ok();
-    number.filter(|agent| *agent < cluster.agents()).ok_or_else(|| format!("{} is no agent", text.escape_debug()))
+fn agent(cluster: &Cluster, name: &str) -> Result<usize, String> {
+    let number: Option<usize> = name.parse().ok();
+    number.filter(|agent| *agent < cluster.agents()).ok_or_else(|| format!("{} is no agent", name.escape_debug()))
 }
 
 fn client(cluster: &Cluster, word: &str, rest: &str) -> Result<(), String> {
@@ -113,7 +112,7 @@ fn client(cluster: &Cluster, word: &str, rest: &str) -> Result<(), String> {
         "update" => cluster.client_update(id, &vector, time),
         _ => cluster.client_delete(id, time),
     }
-    .map_err(refused)
+    .map_err(text)
 }
 
 fn as_json(placement: &Placement) -> Value {

@@ -21,7 +21,9 @@ use super::world::{SharedWorld, Touched, World, lock};
 
 /// Takes a backup: object key and content. Called after every save, and before the save is answered.
 #[derive(Clone)]
-pub struct Uploader(Arc<dyn Fn(String, Vec<u8>) -> BoxFuture<'static, io::Result<()>> + Send + Sync>);
+pub struct Uploader(Arc<Upload>);
+
+type Upload = dyn Fn(String, Vec<u8>) -> BoxFuture<'static, io::Result<()>> + Send + Sync;
 
 impl Uploader {
     /// An uploader that calls `upload`. A failure leaves the last backup what it was.

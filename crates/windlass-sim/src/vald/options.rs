@@ -1,5 +1,7 @@
 //! How an agent differs from others.
 
+use super::ids::Vector;
+
 /// A released version, as far as it changes what agents answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Release(
@@ -62,6 +64,18 @@ pub enum Stored {
     Exactly,
     /// Scales it to length 1, as distance types named `Normalized …` do.
     Normalized,
+}
+
+impl Stored {
+    /// `vector` as the engine keeps it. One of length 0 has no direction and stays as it is.
+    #[must_use]
+    pub fn apply(self, vector: Vector) -> Vector {
+        let length = match self {
+            Self::Exactly => return vector,
+            Self::Normalized => vector.iter().map(|x| x * x).sum::<f32>().sqrt(),
+        };
+        if length == 0.0 { vector } else { vector.iter().map(|x| x / length).collect() }
+    }
 }
 
 /// How one agent behaves.

@@ -20,7 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::ids::{Id, Vector};
-use super::options::{AgentOptions, Stored};
+use super::index::Index;
+use super::options::AgentOptions;
 
 /// Why an agent refuses a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,52 +58,6 @@ fn not_found(id: &str) -> Refusal {
 
 fn already_exists(id: &str) -> Refusal {
     Refusal::AlreadyExists(format!("vector {} already exists", id.escape_debug()))
-}
-
-/// A committed vector.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
-    /// Object number, from 1; freed ones are used again.
-    pub number: u32,
-    /// Unix nanoseconds.
-    pub time: i64,
-    /// The vector.
-    pub vector: Vector,
-}
-
-/// The committed entries and the object numbers that are free.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Index {
-    entries: BTreeMap<Id, Entry>,
-    freed: Vec<u32>,
-    highest: u32,
-}
-
-impl Index {
-    /// The entries by id.
-    #[must_use]
-    pub fn entries(&self) -> &BTreeMap<Id, Entry> {
-        &self.entries
-    }
-
-    fn put(&mut self, id: Id, vector: Vector, time: i64) {
-        if let Some(entry) = self.entries.get_mut(&id) {
-            // The engine removes and inserts, which gives the freed number right back.
-            (entry.vector, entry.time) = (vector, time);
-            return;
-        }
-        let number = self.freed.pop().unwrap_or_else(|| {
-            self.highest += 1;
-            self.highest
-        });
-        self.entries.insert(id, Entry { number, time, vector });
-    }
-
-    fn take(&mut self, id: &str) {
-        if let Some(entry) = self.entries.remove(id) {
-            self.freed.push(entry.number);
-        }
-    }
 }
 
 /// What `IndexInfo` tells.
@@ -224,7 +179,7 @@ impl AgentState {
     pub fn fill(&mut self, entries: impl IntoIterator<Item = (Id, Vector, i64)>) {
         let index = Arc::make_mut(&mut self.index);
         for (id, vector, time) in entries {
-            index.put(id, stored(self.options.stored, vector), time);
+            index.put(id, self.options.stored.apply(vector), time);
         }
         if !self.options.memory_only {
             self.saved = Arc::clone(&self.index);
@@ -251,7 +206,7 @@ impl AgentState {
         if let Some(queued) = self.queued(id) {
             return Some((&queued.vector, queued.time));
         }
-        let entry = self.index.entries.get(id)?;
+        let entry = self.index.entries().get(id)?;
         (!self.hidden(id)).then_some((&entry.vector, entry.time))
     }
 
@@ -300,7 +255,7 @@ impl AgentState {
     pub fn list(&self) -> Result<Vec<(Id, Vector, i64)>, Refusal> {
         self.awake()?;
         let queued = self.inserts.keys().filter(|id| self.queued(id).is_some());
-        let committed = self.index.entries.keys().filter(|id| self.queued(id).is_none() && !self.hidden(id));
+        let committed = self.index.entries().keys().filter(|id| self.queued(id).is_none() && !self.hidden(id));
         Ok(queued
             .chain(committed)
             .filter_map(|id| self.visible(id).map(|(vector, time)| (Arc::clone(id), Arc::clone(vector), time)))
@@ -309,8 +264,8 @@ impl AgentState {
 
     /// The ids a reader can see, with their times.
     pub fn readable(&self) -> impl Iterator<Item = (&Id, i64)> {
-        let queued_only = self.inserts.keys().filter(|id| !self.index.entries.contains_key(*id));
-        self.index.entries.keys().chain(queued_only).filter_map(|id| Some((id, self.visible(id)?.1)))
+        let queued_only = self.inserts.keys().filter(|id| !self.index.entries().contains_key(*id));
+        self.index.entries().keys().chain(queued_only).filter_map(|id| Some((id, self.visible(id)?.1)))
     }
 
     /// The ids in either queue.
@@ -329,7 +284,7 @@ impl AgentState {
     pub fn counts(&self) -> Counts {
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         Counts {
-            stored: number(self.index.entries.len()),
+            stored: number(self.index.entries().len()),
             uncommitted: number(self.inserts.len() + self.deletes.len()),
             indexing: self.indexing,
             saving: self.saving.is_some(),
@@ -418,7 +373,7 @@ impl AgentState {
         let id = id.into();
         self.awake()?;
         // A committed entry counts even while an earlier remove hides it.
-        if !self.index.entries.contains_key(&id) && self.queued(&id).is_none() {
+        if !self.index.entries().contains_key(&id) && self.queued(&id).is_none() {
             return Err(not_found(&id));
         }
         self.push_delete(id, first_given([config_time], now));
@@ -528,8 +483,8 @@ impl AgentState {
             if let Some(queued) = self.inserts.get_mut(id) {
                 queued.time = time;
             }
-        } else if let Some(entry) = Arc::make_mut(&mut self.index).entries.get_mut(id) {
-            entry.time = time;
+        } else {
+            Arc::make_mut(&mut self.index).set_time(id, time);
         }
         true
     }
@@ -619,7 +574,7 @@ impl AgentState {
         for id in due {
             if let Some(queued) = self.inserts.remove(&id) {
                 let time = if self.options.stamps_commit_time { now } else { queued.time };
-                index.put(id, stored(self.options.stored, queued.vector), time);
+                index.put(id, self.options.stored.apply(queued.vector), time);
             }
         }
     }
@@ -720,16 +675,6 @@ fn first_given<const N: usize>(times: [i64; N], now: i64) -> i64 {
 
 fn same_bits(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(x, y)| x.to_bits() == y.to_bits())
-}
-
-fn stored(how: Stored, vector: Vector) -> Vector {
-    match how {
-        Stored::Exactly => vector,
-        Stored::Normalized => {
-            let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
-            if length == 0.0 { vector } else { vector.iter().map(|x| x / length).collect() }
-        }
-    }
 }
 
 #[cfg(test)]

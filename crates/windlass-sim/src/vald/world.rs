@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::ids::{Id, Vector};
+use super::index::Index;
 use super::method::Method;
-use super::state::{AgentState, Index, Refusal, Save};
+use super::state::{AgentState, Refusal, Save};
 use super::watch::{Change, Violation, Watch};
 
 /// A change that somebody asked an agent for, whether or not it was done.

@@ -1,5 +1,6 @@
 //! The conformance table of the agent's queue semantics, row by row, and the rules around it.
 
+use super::super::options::Stored;
 use super::*;
 
 /// A moment after all times in the table.

@@ -109,6 +109,20 @@ async fn backups_are_tars_with_the_state_of_the_last_backup() {
 }
 
 #[tokio::test]
+async fn agents_of_old_have_no_times_in_their_backups() {
+    for (release, has) in [(Release::WITHOUT_TIMES_IN_BACKUPS, false), (Release::CURRENT, true)] {
+        let options = ArchiveOptions { compression: Compression::None, ..Default::default() };
+        let cluster = Cluster::builder().ids(30).release(release).archive(options).start().await.unwrap();
+        let check = |_: &str, content: Vec<u8>| {
+            let name = b"ngt-timestamp.kvsdb";
+            assert_eq!(content.windows(name.len()).any(|window| window == name), has);
+            Ok(())
+        };
+        cluster.write_backups(check).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_hundred_thousand_ids_fit() {
     let cluster = Cluster::builder().ids(100_000).dimension(8).start().await.unwrap();
     let stored: u32 = (0..3).map(|agent| cluster.counts(agent).stored).sum();

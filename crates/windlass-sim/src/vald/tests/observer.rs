@@ -108,7 +108,7 @@ async fn clients_may_delete_and_a_copy_that_comes_back_is_named() {
     // A move that began before does not know.
     let to = Agent::new(&cluster, 0);
     to.insert(&id, &vector, time).await.unwrap();
-    assert_eq!(cluster.resurrected(), [id.clone()]);
+    assert_eq!(cluster.resurrected(), std::slice::from_ref(&id));
     to.remove(&id, time + 1).await.unwrap();
     assert_eq!((cluster.violations(), cluster.resurrected()), (vec![], vec![]));
     assert!(matches!(cluster.client_delete("unknown", T), Err(Refusal::NotFound(_))));

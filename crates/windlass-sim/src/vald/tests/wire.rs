@@ -1,8 +1,10 @@
 //! Every service, and what releases and faults change.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{StreamExt, stream};
+use windlass_clock::{Clock, SystemClock, deadline};
 use windlass_vald::{
     Empty, discoverer, discoverer_client, element_id, flush, flush_client, index_client, info, object, remove, update,
     update_client, upsert, upsert_client,
@@ -244,6 +246,29 @@ async fn a_fault_before_does_nothing_and_one_after_loses_the_answer() {
     assert_eq!(code(agent.insert("x", &[1.0, 2.0], T).await), Code::AlreadyExists);
     assert_eq!(cluster.calls(0, Method::Insert), 3);
     assert_eq!(cluster.all_calls()[&Method::GetObject], 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn delays_and_builds_take_the_clocks_time_and_a_lost_answer_never_comes() {
+    let clock = SystemClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
+    let hour = Duration::from_secs(3600);
+    let builder = Cluster::builder().agents(1).replica(1).dimension(2).clock(clock.clone()).build_time(hour);
+    let cluster = builder.start().await.unwrap();
+    let agent = Agent::new(&cluster, 0);
+    cluster.inject(0, Fault::on(Method::Insert).nth(1).action(Action::Delay(2 * hour)));
+    cluster.inject(0, Fault::on(Method::Remove).nth(1).after().action(Action::NoAnswer));
+    agent.insert("x", &[1.0, 2.0], 0).await.unwrap();
+    assert!(clock.monotonic() >= 2 * hour);
+    // The time of the insert is the one at which it was done.
+    let start = 1_767_225_600_000_000_000;
+    assert!(agent.get("x").await.unwrap().timestamp >= start + 7_200_000_000_000);
+    let before = clock.monotonic();
+    agent.commit_and_save().await.unwrap();
+    assert!(clock.monotonic() - before >= 2 * hour, "a build and a save");
+    assert!(deadline(&*clock, hour, agent.remove("x", 0)).await.is_err());
+    assert_eq!(code(agent.get("x").await), Code::NotFound);
+    cluster.clear_faults(0);
+    agent.remove("x", 0).await.unwrap();
 }
 
 #[tokio::test]
