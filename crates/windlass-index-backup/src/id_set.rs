@@ -2,8 +2,8 @@
 //!
 //! Each set is summed up as the wrapping sum of the 128-bit hashes of its ids, which does not depend on their
 //! order. In a healthy backup the timestamp file has exactly the ids of the id map, so the sums agree and nothing
-//! more is to be done. The hashes themselves are kept in a plain file for the other case, in which they are sorted
-//! and joined; 128 bits make that join exact for any set that was not built to collide.
+//! more is to be done. Half of each hash is kept in a plain file for the other case, in which they are sorted and
+//! joined: with 64 bits, the counts of 100 million ids are off by one in one case out of a thousand.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::error::BackupError;
 
-const HASH_BYTES: usize = 16;
+pub(crate) const HASH_BYTES: usize = 8;
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// The order-independent sum of a set.
@@ -40,6 +40,12 @@ pub(crate) fn hash_of(id: &[u8]) -> u128 {
     xxh3_128(id)
 }
 
+/// The part of a hash that is kept for the join.
+#[inline]
+pub(crate) fn kept_part(hash: u128) -> [u8; HASH_BYTES] {
+    (hash as u64).to_be_bytes()
+}
+
 /// A set's digest, and its hashes in a file that comes into being once there are many.
 #[derive(Debug)]
 pub(crate) struct HashedSet<'w> {
@@ -59,7 +65,7 @@ impl<'w> HashedSet<'w> {
     pub(crate) fn push(&mut self, id: &[u8]) -> Result<(), BackupError> {
         let hash = hash_of(id);
         self.digest.add(hash);
-        self.buffer.extend_from_slice(&hash.to_be_bytes());
+        self.buffer.extend_from_slice(&kept_part(hash));
         if self.buffer.len() >= BUFFER_BYTES { self.flush() } else { Ok(()) }
     }
 

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::compression::Compression;
 use crate::error::{BackupError, Code, Stage};
 use crate::gob::Elements;
-use crate::id_set::{HashedSet, SetDigest, hash_of};
+use crate::id_set::{HASH_BYTES, HashedSet, SetDigest, hash_of, kept_part};
 use crate::input::Watch;
 use crate::metadata::{Engine, Metadata, judge};
 use crate::objects::ObjectProperties;
@@ -291,7 +291,7 @@ fn summarize(
             sums.add(record);
             each(record.id(), record.value()).map_err(|error| BackupError::work("hand on an id", error))?;
             if let Some(hashes) = &mut id_hashes {
-                hashes.push(&hash_of(record.id()).to_be_bytes(), 0)?;
+                hashes.push(&kept_part(hash_of(record.id())), 0)?;
             }
         }
     }
@@ -340,7 +340,7 @@ fn join(mut ids: Sorted<'_>, times: HashedSet<'_>, collected: &Collected<'_>) ->
     times.replay(|hash| sorter.push(&hash, 0))?;
     let mut times = sorter.finish()?;
     let (mut missing, mut unknown) = (0, 0);
-    let hash = |record: Record<'_>| <[u8; 16]>::try_from(record.id()).expect("hashes were pushed");
+    let hash = |record: Record<'_>| <[u8; HASH_BYTES]>::try_from(record.id()).expect("hashes were pushed");
     let (mut id, mut time) = (ids.next()?.map(hash), times.next()?.map(hash));
     loop {
         let order = match (id, time) {

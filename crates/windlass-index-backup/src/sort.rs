@@ -5,8 +5,9 @@
 //! A full arena is written as a run; runs are merged by a tree of losers on the same kind of key. Of several
 //! pairs with one id the last one pushed is kept.
 //!
-//! A record, in memory and on disk, is the id's length (u32, big-endian), the id, and the value (u64, big-endian):
-//! the very bytes that the checksums of a backup are defined over.
+//! A record in memory is the id's length (u32, big-endian), the id, and the value (u64, big-endian): the very bytes
+//! that the checksums of a backup are defined over. On disk both numbers are LEB128, seven bits to a byte, because
+//! writing runs costs more than anything else here.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -59,6 +60,29 @@ fn key_of(id: &[u8], skipped: usize) -> u64 {
         Some(&bytes) => u64::from_be_bytes(bytes),
         None => rest.iter().rev().fold(0, |key, &byte| (key >> 8) | u64::from(byte) << 56),
     }
+}
+
+/// Seven bits to a byte, the lowest first; the last byte has its top bit clear.
+#[inline]
+fn put_number(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// The number that begins at `at`, and where it ends.
+#[inline]
+fn number_at(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
+    let mut number = 0;
+    for (index, &byte) in bytes.get(at..)?.iter().take(10).enumerate() {
+        number |= u64::from(byte & 0x7f) << (7 * index);
+        if byte < 0x80 {
+            return Some((number, at + index + 1));
+        }
+    }
+    None
 }
 
 fn common_prefix(a: &[u8], b: &[u8]) -> usize {
@@ -259,13 +283,18 @@ impl<'w> RunWriter<'w> {
     }
 
     fn put(&mut self, record: Record<'_>) -> Result<(), BackupError> {
-        let bytes = record.bytes();
-        if self.buffer.len() + bytes.len() > self.buffer.capacity() {
+        let id = record.id();
+        // The numbers take at most five and ten bytes.
+        if self.buffer.len() + id.len() + 15 > self.buffer.capacity() {
             self.flush()?;
         }
-        self.run.longest = self.run.longest.max(bytes.len());
-        self.run.bytes += bytes.len() as u64;
-        self.buffer.extend_from_slice(bytes);
+        let before = self.buffer.len();
+        put_number(&mut self.buffer, id.len() as u64);
+        self.buffer.extend_from_slice(id);
+        put_number(&mut self.buffer, record.value());
+        let length = self.buffer.len() - before;
+        self.run.longest = self.run.longest.max(length);
+        self.run.bytes += length as u64;
         Ok(())
     }
 
@@ -313,6 +342,15 @@ impl Sorted<'_> {
     }
 }
 
+/// Where the current record of a source lies in its buffer.
+#[derive(Clone, Copy)]
+struct Here {
+    id: usize,
+    id_end: usize,
+    value: u64,
+    end: usize,
+}
+
 /// Reads one run through a window in which the current record always lies whole.
 struct Source {
     file: File,
@@ -322,25 +360,41 @@ struct Source {
     end: usize,
     /// Bytes still in the file.
     unread: u64,
+    here: Option<Here>,
 }
 
 impl Source {
     fn open(run: Run) -> Result<Self, BackupError> {
         let file = File::open(&run.path).map_err(|error| BackupError::work("open a run of sorted ids", error))?;
         let (unread, buffer) = (run.bytes, vec![0; run.buffer()]);
-        Ok(Self { file, run, buffer, start: 0, end: 0, unread })
+        Ok(Self { file, run, buffer, start: 0, end: 0, unread, here: None })
     }
 
-    fn current(&self) -> Option<Record<'_>> {
-        record_at(&self.buffer[self.start..self.end])
-    }
-
-    /// Steps over `used` bytes and makes sure that the next record is whole.
+    /// The current id and value; `None` at the end of the run.
     #[inline]
-    fn advance(&mut self, used: usize, watch: &Watch) -> Result<(), BackupError> {
-        self.start += used;
-        if self.unread > 0 && self.current().is_none() {
+    fn current(&self) -> Option<(&[u8], u64)> {
+        self.here.map(|here| (&self.buffer[here.id..here.id_end], here.value))
+    }
+
+    #[inline]
+    fn locate(&self) -> Option<Here> {
+        let bytes = &self.buffer[..self.end];
+        let (length, id) = number_at(bytes, self.start)?;
+        let id_end = id + length as usize;
+        let (value, end) = number_at(bytes, id_end)?;
+        Some(Here { id, id_end, value, end })
+    }
+
+    /// Steps over the current record and makes sure that the next one is whole.
+    #[inline]
+    fn advance(&mut self, watch: &Watch) -> Result<(), BackupError> {
+        if let Some(here) = self.here {
+            self.start = here.end;
+        }
+        self.here = self.locate();
+        if self.here.is_none() && self.unread > 0 {
             self.refill(watch)?;
+            self.here = self.locate();
         }
         Ok(())
     }
@@ -382,7 +436,7 @@ impl<'w> Merge<'w> {
         for run in runs {
             prefix.truncate(common_prefix(&prefix, &run.prefix));
             let mut source = Source::open(run)?;
-            source.advance(0, watch)?;
+            source.advance(watch)?;
             sources.push(source);
         }
         let count = sources.len();
@@ -403,8 +457,7 @@ impl<'w> Merge<'w> {
     }
 
     fn set_key(&mut self, source: usize) {
-        self.keys[source] =
-            self.sources[source].current().map_or(u64::MAX, |record| key_of(record.id(), self.prefix.len()));
+        self.keys[source] = self.sources[source].current().map_or(u64::MAX, |(id, _)| key_of(id, self.prefix.len()));
     }
 
     /// Plays all matches once. Leaf `s` sits below inner node `(s + count) / 2`.
@@ -434,17 +487,17 @@ impl<'w> Merge<'w> {
     #[cold]
     fn before_in_full(&self, a: usize, b: usize) -> bool {
         match (self.sources[a].current(), self.sources[b].current()) {
-            (Some(in_a), Some(in_b)) => in_a.id().cmp(in_b.id()).then(b.cmp(&a)).is_lt(),
+            (Some((id_a, _)), Some((id_b, _))) => id_a.cmp(id_b).then(b.cmp(&a)).is_lt(),
             (in_a, _) => in_a.is_some(),
         }
     }
 
     /// Steps the winner's source on and finds the next winner.
     #[inline]
-    fn replace_winner(&mut self, used: usize) -> Result<(), BackupError> {
+    fn replace_winner(&mut self) -> Result<(), BackupError> {
         let count = self.sources.len();
         let mut winner = self.winner;
-        self.sources[winner].advance(used, self.watch)?;
+        self.sources[winner].advance(self.watch)?;
         self.set_key(winner);
         let mut node = (winner + count) / 2;
         while node > 0 {
@@ -460,18 +513,19 @@ impl<'w> Merge<'w> {
     }
 
     pub(crate) fn next(&mut self) -> Result<Option<Record<'_>>, BackupError> {
-        let Some(record) = self.sources[self.winner].current() else { return Ok(None) };
+        let Some((id, value)) = self.sources[self.winner].current() else { return Ok(None) };
         self.current.clear();
-        self.current.extend_from_slice(record.bytes());
+        self.current.extend_from_slice(&(id.len() as u32).to_be_bytes());
+        self.current.extend_from_slice(id);
+        self.current.extend_from_slice(&value.to_be_bytes());
         let key = self.keys[self.winner];
-        self.replace_winner(self.current.len())?;
+        self.replace_winner()?;
         // Older pairs of the same id come right behind.
         while self.keys[self.winner] == key
-            && let Some(record) = self.sources[self.winner].current()
-            && record.id() == Record(&self.current).id()
+            && let Some((id, _)) = self.sources[self.winner].current()
+            && id == Record(&self.current).id()
         {
-            let used = record.bytes().len();
-            self.replace_winner(used)?;
+            self.replace_winner()?;
         }
         Ok(Some(Record(&self.current)))
     }
