@@ -133,6 +133,8 @@ pub(crate) struct Shared {
     pub(crate) draining: CancellationToken,
     session: watch::Sender<Option<Arc<Session>>>,
     jobs: Mutex<HashMap<JobId, JobHandle>>,
+    /// Jobs that cannot go on in this process, and why.
+    broken: Mutex<HashMap<JobId, String>>,
     /// Owns the coordinators.
     coordinators: Mutex<JoinSet<()>>,
     /// Changes when a coordinator ends.
@@ -164,6 +166,17 @@ impl Shared {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn broken(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, String>> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check_not_broken(&self, job: JobId) -> Result<(), EngineError> {
+        match self.broken().get(&job) {
+            Some(why) => Err(EngineError::JobBroken { job, why: why.clone() }),
+            None => Ok(()),
+        }
+    }
+
     /// Starts a coordinator for a job unless one runs here, and hands it `first`.
     fn ensure(
         self: &Arc<Self>,
@@ -191,11 +204,25 @@ impl Shared {
         let errand = Errand { inbox, messages: messages.clone(), snapshots: snapshot_sender, claim, planned };
         let (shared, session) = (self.clone(), session.clone());
         let work = async move {
-            let end = Coordinator::run(shared.clone(), session, job, errand).await;
-            match &end {
+            let mut errand = errand;
+            let end = loop {
+                let (end, back) = Coordinator::run(shared.clone(), session.clone(), job, errand).await;
+                match end {
+                    End::Broken(error) if error.may_pass() && !session.over.is_cancelled() => {
+                        tracing::warn!(%job, %error, "the job is loaded afresh");
+                        errand = back;
+                        shared.clock.sleep(Duration::from_secs(1)).await;
+                    }
+                    end => break end,
+                }
+            };
+            match end {
                 End::AtRest | End::SessionOver => tracing::debug!(%job, ?end, "the coordinator has ended"),
                 End::HeldElsewhere => tracing::debug!(%job, "another worker coordinates the job"),
-                End::Broken(error) => tracing::error!(%job, %error, "the job cannot go on"),
+                End::Broken(error) => {
+                    tracing::error!(%job, %error, "the job cannot go on");
+                    shared.broken().insert(job, error.to_string());
+                }
             }
             shared.jobs().remove(&job);
             shared.ended.send_modify(|n| *n += 1);
@@ -249,6 +276,7 @@ impl Engine {
             draining: CancellationToken::new(),
             session: watch::channel(None).0,
             jobs: Mutex::default(),
+            broken: Mutex::default(),
             coordinators: Mutex::default(),
             ended: watch::channel(0).0,
             store: config.store,
@@ -381,6 +409,7 @@ impl Engine {
     ) -> Result<CommandReply, EngineError> {
         // A coordinator may end at the very moment that it is asked; the next one answers.
         for _ in 0..8 {
+            self.shared.check_not_broken(job)?;
             let session = self.session().await?;
             let image = load::load(&*self.shared.store, job).await?;
             let image = image.ok_or_else(|| EngineError::NoSuchJob(job.to_string()))?;
@@ -426,6 +455,7 @@ impl Engine {
                 break;
             }
         }
+        self.shared.check_not_broken(job)?;
         let entry = self.shared.store.get(&keys::state(job)).await?;
         decode(&entry.ok_or_else(|| EngineError::NoSuchJob(job.to_string()))?)
     }
@@ -511,7 +541,11 @@ async fn recover(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<(), Eng
     })
     .await?;
     for job in active {
-        if shared.jobs().contains_key(&job) || shared.store.get(&keys::claim(job)).await?.is_some() {
+        if shared.jobs().contains_key(&job) || shared.broken().contains_key(&job) {
+            continue;
+        }
+        let held = shared.store.get(&keys::claim(job)).await?;
+        if held.is_some_and(|claim| claim.value != session.worker.to_string()) {
             continue;
         }
         if let Some(image) = load::load(&*shared.store, job).await? {

@@ -30,8 +30,8 @@ pub use engine::{Engine, EngineConfig, JobRequest, Preview};
 pub use kind::{Finished, Kind, Kinds, PlanContext, SpecFault, TaskEnd, TaskType};
 pub use snapshot::{JobSnapshot, RunningTask};
 
-use windlass_model::Failure;
 use windlass_model::job::IllegalMove;
+use windlass_model::{Failure, JobId};
 use windlass_store::StoreError;
 
 /// Why the engine did not do what it was asked.
@@ -95,6 +95,14 @@ pub enum EngineError {
         /// The limit.
         most: usize,
     },
+    /// A job cannot go on in this process.
+    #[error("job {job} cannot go on: {why}")]
+    JobBroken {
+        /// The job.
+        job: JobId,
+        /// Why.
+        why: String,
+    },
     /// The engine is shutting down.
     #[error("the engine is shutting down")]
     ShuttingDown,
@@ -104,6 +112,11 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// Whether doing the same again later may succeed: the store was away or silent.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Unavailable(_) | StoreError::Unknown(_) | StoreError::Compacted { .. }))
+    }
+
     pub(crate) fn bug(what: impl Into<String>) -> Self {
         Self::Bug(what.into())
     }

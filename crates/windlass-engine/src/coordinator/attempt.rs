@@ -176,7 +176,7 @@ impl Coordinator {
             work_dir: self.shared.work_dir(self.image.id()),
             cancel: cancel.clone(),
             safe_until: self.session.safe_until.clone(),
-            messages: self.messages.clone(),
+            messages: self.errand.messages.clone(),
             probe: self.shared.probe.clone(),
             spec: spec.clone(),
         };

@@ -90,6 +90,8 @@ impl Coordinator {
             }
         }
         self.image.rebuild();
+        // The verdict on the new run is about the new run.
+        self.image.head.warnings = 0;
         let now = self.now();
         self.image.move_job(&mut self.batch, JobEvent::Retry, now)?;
         self.batch.put(keys::active(self.image.id()), bytes::Bytes::new());

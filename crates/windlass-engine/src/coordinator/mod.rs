@@ -80,10 +80,12 @@ pub(crate) enum End {
 /// What a coordinator is given when it starts.
 pub(crate) struct Errand {
     pub(crate) inbox: mpsc::Receiver<Message>,
+    /// For the attempts.
     pub(crate) messages: mpsc::Sender<Message>,
     pub(crate) snapshots: watch::Sender<JobSnapshot>,
     /// The claim, when submission has taken it already.
     pub(crate) claim: Option<Revision>,
+    /// The plan that submission has made and checked already.
     pub(crate) planned: Option<Plan>,
 }
 
@@ -121,17 +123,12 @@ pub(crate) struct Coordinator {
     session: Arc<Session>,
     pub(crate) image: JobImage,
     claim: Revision,
-    inbox: mpsc::Receiver<Message>,
-    /// For the attempts.
-    messages: mpsc::Sender<Message>,
-    /// The plan that submission has already made and checked.
-    planned: Option<Plan>,
+    errand: Errand,
     /// Changes whenever a place may have become free.
     places: watch::Receiver<u64>,
     attempts: Attempts,
     batch: Batch,
     answers: Vec<Answer>,
-    snapshots: watch::Sender<JobSnapshot>,
     meter: Meter,
     /// Progress that is not stored yet, and when the last was.
     progress_dirty: HashMap<TaskId, ()>,
@@ -142,21 +139,50 @@ pub(crate) struct Coordinator {
 }
 
 impl Coordinator {
-    /// Claims the job and coordinates it until it comes to rest or the session is over.
-    pub(crate) async fn run(shared: Arc<Shared>, session: Arc<Session>, job: JobId, errand: Errand) -> End {
-        match Self::take(shared, session, job, errand).await {
-            Ok(Ok(mut coordinator)) => match coordinator.work().await {
-                Ok(end) => end,
-                Err(error) => coordinator.why_broken(error),
-            },
-            Ok(Err(end)) => end,
-            Err(EngineError::Store(StoreError::Closed)) => End::SessionOver,
-            Err(error) => End::Broken(error),
+    /// Claims the job and coordinates it until it comes to rest or the session is over. Gives the errand back,
+    /// so that a store that was away can be tried again with the same queue.
+    pub(crate) async fn run(
+        shared: Arc<Shared>,
+        session: Arc<Session>,
+        job: JobId,
+        mut errand: Errand,
+    ) -> (End, Errand) {
+        let (claim, image) = match Self::take(&shared, &session, job, errand.claim.take()).await {
+            Ok(Some(taken)) => taken,
+            Ok(None) => return (End::HeldElsewhere, errand),
+            Err(error) => return (Self::end_of(&session, error), errand),
+        };
+        let mut coordinator = Self {
+            meter: Meter::new(Duration::from_secs(30)),
+            attempts: Attempts::new(&shared),
+            places: shared.place_freed.subscribe(),
+            shared,
+            session,
+            image,
+            claim,
+            errand,
+            batch: Batch::default(),
+            answers: Vec::new(),
+            progress_dirty: HashMap::new(),
+            progress_stored: Duration::ZERO,
+            wants_place: false,
+            shutting_down: false,
+        };
+        let end = match coordinator.work().await {
+            Ok(end) => end,
+            Err(error) => Self::end_of(&coordinator.session, error),
+        };
+        if let End::Broken(error) = &end
+            && !error.may_pass()
+        {
+            // Whoever can make more of the job shall be able to take it.
+            let _ = coordinator.release().await;
         }
+        (end, coordinator.errand)
     }
 
-    fn why_broken(&self, error: EngineError) -> End {
-        if self.session.over.is_cancelled() || matches!(error, EngineError::Store(StoreError::Closed)) {
+    fn end_of(session: &Session, error: EngineError) -> End {
+        if session.over.is_cancelled() || matches!(error, EngineError::Store(StoreError::Closed)) {
             return End::SessionOver;
         }
         match error {
@@ -166,40 +192,20 @@ impl Coordinator {
     }
 
     async fn take(
-        shared: Arc<Shared>,
-        session: Arc<Session>,
+        shared: &Shared,
+        session: &Session,
         job: JobId,
-        errand: Errand,
-    ) -> Result<Result<Self, End>, EngineError> {
-        let claim = match errand.claim {
+        claimed: Option<Revision>,
+    ) -> Result<Option<(Revision, JobImage)>, EngineError> {
+        let claim = match claimed {
             Some(revision) => revision,
-            None => match claim(&shared, &session, job).await? {
+            None => match claim(shared, session, job).await? {
                 Some(revision) => revision,
-                None => return Ok(Err(End::HeldElsewhere)),
+                None => return Ok(None),
             },
         };
-        let image = load::load(&*shared.store, job).await?.ok_or(EngineError::NoSuchJob(job.to_string()))?;
-        let attempts = Attempts::new(&shared);
-        let shared_places = shared.place_freed.subscribe();
-        Ok(Ok(Self {
-            meter: Meter::new(Duration::from_secs(30)),
-            shared,
-            session,
-            image,
-            claim,
-            inbox: errand.inbox,
-            messages: errand.messages,
-            planned: errand.planned,
-            places: shared_places,
-            attempts,
-            batch: Batch::default(),
-            answers: Vec::new(),
-            snapshots: errand.snapshots,
-            progress_dirty: HashMap::new(),
-            progress_stored: Duration::ZERO,
-            wants_place: false,
-            shutting_down: false,
-        }))
+        let image = load::load(&*shared.store, job).await?;
+        Ok(Some((claim, image.ok_or_else(|| EngineError::NoSuchJob(job.to_string()))?)))
     }
 
     fn now(&self) -> Timestamp {
@@ -436,7 +442,7 @@ impl Coordinator {
                 self.attempts.interrupt_all();
                 None
             }
-            message = self.inbox.recv() => match message {
+            message = self.errand.inbox.recv() => match message {
                 Some(message) => Some(message),
                 // The engine is gone, and with it everybody who could ask.
                 None => return Ok(Some(End::SessionOver)),
@@ -476,7 +482,7 @@ impl Coordinator {
     /// Takes in what is waiting, as long as the batch has room.
     async fn drain_inbox(&mut self) -> Result<(), EngineError> {
         while !self.batch.is_full() {
-            match self.inbox.try_recv() {
+            match self.errand.inbox.try_recv() {
                 Ok(message) => self.take_in(message).await?,
                 Err(_) => break,
             }
@@ -597,7 +603,7 @@ impl Coordinator {
         self.meter.note(now, done);
         let eta = total.and_then(|total| self.meter.eta(total.saturating_sub(done)));
         let snapshot = JobSnapshot::of(&self.image, work, self.meter.rate(), eta);
-        self.snapshots.send_replace(snapshot);
+        self.errand.snapshots.send_replace(snapshot);
     }
 
     fn policy(&self, id: TaskId) -> Policy {

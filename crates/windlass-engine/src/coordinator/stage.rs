@@ -54,7 +54,7 @@ impl Coordinator {
 
     /// Plans a pending job and lets its tasks run. Returns an end when the session is over first.
     pub(super) async fn activate(&mut self) -> Result<Option<End>, EngineError> {
-        let planned = match self.planned.take() {
+        let planned = match self.errand.planned.take() {
             Some(plan) => Ok(plan),
             None => self.plan().await,
         };
@@ -121,7 +121,7 @@ impl Coordinator {
                     self.release().await?;
                     return Ok(Some(End::SessionOver));
                 }
-                message = self.inbox.recv() => match message {
+                message = self.errand.inbox.recv() => match message {
                     Some(message @ Message::Command { .. }) => {
                         self.take_in(message).await?;
                         if self.image.status.state != JobState::Pending {

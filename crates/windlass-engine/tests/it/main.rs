@@ -1,0 +1,3 @@
+//! The engine on stores in memory and on disk, over a simulated world.
+
+mod jobs;

@@ -1,0 +1,215 @@
+//! What must hold at every moment, checked from the store alone.
+//!
+//! The numbers are those of the engine's list of invariants; each is written once, here, and used by the
+//! simulation, the crash matrix and the engine's own tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use windlass_engine::records::{AddedBy, JobRecord, TaskRecord, decode};
+use windlass_model::effect::{Effect, EffectState};
+use windlass_model::job::{JobState, JobStatus};
+use windlass_model::log::LogEntry;
+use windlass_model::plan::Need;
+use windlass_model::task::{Outcome, TaskState, TaskStatus};
+use windlass_model::{JobId, TaskId};
+use windlass_store::{Entry, Store, budget, keys, read_all};
+
+use crate::world::World;
+
+/// What a moment looked like, to be compared with the next one.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    tasks: BTreeMap<(JobId, TaskId), TaskStatus>,
+}
+
+struct Job {
+    status: JobStatus,
+    tasks: BTreeMap<TaskId, TaskRecord>,
+    statuses: BTreeMap<TaskId, TaskStatus>,
+    effects: Vec<Effect>,
+    log: Vec<LogEntry>,
+}
+
+/// Everything that is wrong at this moment, in words; empty when nothing is.
+///
+/// # Panics
+///
+/// When the store cannot be read: the store given here must not be a hostile one.
+pub async fn check(store: &dyn Store, seen: &mut Seen) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let entries = read_all(store, "").await.expect("the store under test can be read");
+    for entry in &entries {
+        if entry.value.len() > budget::VALUE_BYTES || entry.key.len() > budget::KEY_BYTES {
+            wrong.push(format!("8: {} exceeds the budget", entry.key));
+        }
+    }
+    let jobs = jobs(&entries);
+    let present: BTreeSet<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
+    for (id, job) in &jobs {
+        check_job(*id, job, &present, &mut wrong);
+        for (task, status) in &job.statuses {
+            if let Some(before) = seen.tasks.get(&(*id, *task)) {
+                check_step(*id, *task, before, status, &mut wrong);
+            }
+            seen.tasks.insert((*id, *task), status.clone());
+        }
+    }
+    for entry in entries.iter().filter(|entry| entry.key.starts_with(keys::SLOTS)) {
+        let holder = String::from_utf8_lossy(&entry.value).parse::<JobId>().ok();
+        let over = holder.and_then(|id| jobs.get(&id)).is_none_or(|job| !job.status.state.is_active());
+        if over {
+            wrong.push(format!("7: {} is held by a job that is over", entry.key));
+        }
+    }
+    wrong
+}
+
+fn jobs(entries: &[Entry]) -> BTreeMap<JobId, Job> {
+    let mut jobs = BTreeMap::new();
+    for entry in entries.iter().filter(|entry| entry.key.starts_with(keys::STATES)) {
+        let Some(id) = keys::last_part::<JobId>(&entry.key) else { continue };
+        let Ok(status) = decode::<JobStatus>(entry) else { continue };
+        let job =
+            Job { status, tasks: BTreeMap::new(), statuses: BTreeMap::new(), effects: Vec::new(), log: Vec::new() };
+        jobs.insert(id, job);
+    }
+    for entry in entries {
+        let mut parts = entry.key.split('/');
+        let (Some("job"), Some(id), Some(what)) = (parts.next(), parts.next(), parts.next()) else { continue };
+        let Some(job) = id.parse().ok().and_then(|id: JobId| jobs.get_mut(&id)) else { continue };
+        match what {
+            "t" => {
+                if let Ok(record) = decode::<TaskRecord>(entry) {
+                    job.tasks.insert(record.spec.id, record);
+                }
+            }
+            "s" => {
+                if let (Some(task), Ok(status)) = (keys::last_part(&entry.key), decode(entry)) {
+                    job.statuses.insert(task, status);
+                }
+            }
+            "e" => job.effects.extend(decode::<Effect>(entry)),
+            "log" => job.log.extend(decode::<LogEntry>(entry)),
+            _ => {}
+        }
+    }
+    jobs
+}
+
+fn check_job(id: JobId, job: &Job, present: &BTreeSet<&str>, wrong: &mut Vec<String>) {
+    let waiting_or_done = |task: &TaskId| job.statuses.get(task);
+    for (task, status) in &job.statuses {
+        if let TaskState::Running { claim } = &status.state {
+            if claim.epoch != status.epoch {
+                wrong.push(format!("1: task {task} of {id} runs in epoch {} of {}", claim.epoch, status.epoch));
+            }
+            let dependencies = job.tasks.get(task).map(|record| record.spec.dependencies.as_slice());
+            for edge in dependencies.unwrap_or_default() {
+                let outcome = waiting_or_done(&edge.task).and_then(TaskStatus::outcome);
+                let fine = match edge.need {
+                    Need::Requires => outcome.is_some_and(Outcome::is_success),
+                    Need::After => outcome.is_some(),
+                };
+                if !fine {
+                    wrong.push(format!("3: task {task} of {id} runs before {}", edge.task));
+                }
+            }
+        }
+    }
+    if job.status.state == JobState::Finished || job.status.state == JobState::Completed {
+        // A claim may be there for as long as a command to a completed job takes.
+        if present.contains(keys::active(id).as_str()) {
+            wrong.push(format!("7: {id} is over and still marked as active"));
+        }
+        let is_part = |record: &TaskRecord| match record.added_by {
+            AddedBy::Generation(generation) => generation <= job.status.generation,
+            AddedBy::Task(task, epoch) => job
+                .statuses
+                .get(&task)
+                .is_some_and(|status| status.epoch == epoch && status.outcome().is_some_and(Outcome::is_success)),
+        };
+        for (task, record) in &job.tasks {
+            let ended = job.statuses.get(task).is_some_and(|status| status.outcome().is_some());
+            // A job whose retry was broken off is completed with waiting tasks; the simulation gives each
+            // retry again until it is answered.
+            if is_part(record) && !ended && job.status.failure.is_none() && job.status.result.is_some() {
+                let retried = job.statuses.get(task).is_some_and(|status| status.epoch.0 > 0);
+                if !retried {
+                    wrong.push(format!("9: task {task} of {id} has not ended in a job that has"));
+                }
+            }
+        }
+    }
+    for (expected, entry) in (1..).zip(&job.log) {
+        if entry.n != expected {
+            wrong.push(format!("11: log entry {} of {id} stands where {expected} belongs", entry.n));
+            break;
+        }
+    }
+}
+
+fn check_step(id: JobId, task: TaskId, before: &TaskStatus, now: &TaskStatus, wrong: &mut Vec<String>) {
+    if now.epoch < before.epoch {
+        wrong.push(format!("1: the epoch of task {task} of {id} went from {} to {}", before.epoch, now.epoch));
+    }
+    if let Some(outcome) = before.outcome()
+        && outcome.is_success()
+        && now.outcome() != Some(outcome)
+    {
+        wrong.push(format!("2: the result of task {task} of {id} has changed"));
+    }
+}
+
+/// What must hold once everything has come to rest: the world holds exactly what the ledgers say.
+///
+/// # Panics
+///
+/// When the store cannot be read.
+pub async fn check_at_rest(store: &dyn Store, world: &World) -> Vec<String> {
+    let mut wrong = world.faults();
+    let entries = read_all(store, "").await.expect("the store under test can be read");
+    let mut expected = BTreeSet::new();
+    for (id, job) in jobs(&entries) {
+        if job.status.state.is_active() && job.status.state != JobState::Paused {
+            wrong.push(format!("liveness: job {id} is still {}", job.status.state.as_str()));
+        }
+        for effect in &job.effects {
+            match effect.state {
+                EffectState::Made => {
+                    expected.insert(effect.key.clone());
+                }
+                // May or may not exist: a task that failed, or was cancelled, in the middle.
+                EffectState::Intended if world.exists(&effect.key) => {
+                    expected.insert(effect.key.clone());
+                }
+                EffectState::Intended | EffectState::Gone => {}
+            }
+        }
+        let has = |code: &str| job.log.iter().any(|entry| entry.code == code);
+        let left = job.effects.iter().filter(|effect| effect.may_exist()).count();
+        if job.status.state == JobState::Finished && has("job.undoing") && !has("job.undo_failed") && left > 0 {
+            wrong.push(format!("undo: {left} effects of job {id} are left"));
+        }
+    }
+    for entry in entries.iter().filter(|entry| entry.key.starts_with(keys::CLAIMS)) {
+        wrong.push(format!("7: {} is left although nothing runs", entry.key));
+    }
+    let found: BTreeSet<String> = world.things().into_iter().collect();
+    for missing in expected.difference(&found) {
+        wrong.push(format!("6: the ledger names {missing}, which does not exist"));
+    }
+    for extra in found.difference(&expected) {
+        wrong.push(format!("6: {extra} exists and is in no ledger"));
+    }
+    wrong
+}
+
+/// The jobs that the store holds, for callers that were not told which they submitted.
+///
+/// # Panics
+///
+/// When the store cannot be read.
+pub async fn submitted(store: &dyn Store) -> Vec<JobId> {
+    let entries = read_all(store, keys::JOBS).await.expect("the store under test can be read");
+    entries.iter().filter_map(|entry| decode::<JobRecord>(entry).ok()).map(|record| record.id).collect()
+}

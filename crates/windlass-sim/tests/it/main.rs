@@ -1,0 +1,2 @@
+//! The simulation, the crash matrix, and the stand-ins.
+mod simulation;
