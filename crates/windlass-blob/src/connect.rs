@@ -131,14 +131,11 @@ impl Opening<'_> {
             .with_client_options(Self::client_options(endpoint.as_ref()))
             .with_http_connector(self.connector(endpoint.as_ref())?);
         if let Some(endpoint) = &endpoint {
-            let mut text = endpoint.as_str().trim_end_matches('/').to_owned();
-            if style == Style::VirtualHost {
-                // The library takes a virtual-host endpoint as one that has the bucket in it already.
-                let host = endpoint.host_str().unwrap_or_default();
-                if !host.starts_with(&format!("{bucket}.")) {
-                    text = text.replacen(host, &format!("{bucket}.{host}"), 1);
-                }
-            }
+            let full = if style == Style::VirtualHost { with_bucket(endpoint, bucket) } else { Some(endpoint.clone()) };
+            let full = full.ok_or_else(|| {
+                self.invalid(format!("{endpoint} cannot have the bucket's name before it; use style=path"))
+            })?;
+            let text = full.as_str().trim_end_matches('/');
             builder = builder.with_endpoint(text);
         }
         builder = builder.with_virtual_hosted_style_request(style == Style::VirtualHost);
@@ -329,6 +326,18 @@ impl Opening<'_> {
     }
 }
 
+/// The endpoint with the bucket in its host name, which is how the library wants it for virtual-host requests. `None`
+/// for an address in numbers.
+fn with_bucket(endpoint: &Url, bucket: &str) -> Option<Url> {
+    let url::Host::Domain(host) = endpoint.host()? else { return None };
+    if host.strip_prefix(bucket).is_some_and(|rest| rest.starts_with('.')) {
+        return Some(endpoint.clone());
+    }
+    let mut full = endpoint.clone();
+    full.set_host(Some(&format!("{bucket}.{host}"))).ok()?;
+    Some(full)
+}
+
 /// Takes secrets out of a text that others wrote.
 pub(crate) fn scrub(mut text: String, secrets: &[String]) -> String {
     // A secret of one or two letters would only make a riddle of the text.
@@ -338,4 +347,47 @@ pub(crate) fn scrub(mut text: String, secrets: &[String]) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_virtual_host_endpoint_has_the_bucket_in_its_host_once() {
+        let full = |endpoint: &str| {
+            with_bucket(&endpoint.parse().unwrap(), "h").map(|url| url.as_str().trim_end_matches('/').to_owned())
+        };
+        assert_eq!(full("https://host.example:9").as_deref(), Some("https://h.host.example:9"));
+        assert_eq!(full("http://h.example").as_deref(), Some("http://h.example"));
+        assert_eq!(full("http://hh.example").as_deref(), Some("http://h.hh.example"));
+        assert_eq!(full("http://127.0.0.1:9000"), None);
+        assert_eq!(full("http://[::1]:9000"), None);
+    }
+
+    #[test]
+    fn every_product_opens_with_its_usual_variables_and_without_a_request() {
+        let open = |url: &str, pairs: &[(&str, &str)]| {
+            let environment = Environment::from_pairs(pairs.iter().copied());
+            let url: BlobUrl = url.parse().unwrap();
+            connect(&url, &environment, Duration::from_secs(1)).map(|backend| backend.secrets)
+        };
+        let keys =
+            [("AWS_ACCESS_KEY_ID", "AKID"), ("AWS_SECRET_ACCESS_KEY", "hunter2"), ("AWS_SESSION_TOKEN", "hunter3")];
+        assert_eq!(open("s3://bucket?style=virtual-host", &keys).unwrap(), ["hunter2", "hunter3"]);
+        assert_eq!(open("s3://bucket?endpoint=https://r2.example&style=virtual-host", &keys).unwrap().len(), 2);
+        assert!(open("s3://bucket?endpoint=https://store.example&anonymous=true", &[]).unwrap().is_empty());
+        let azure = [("AZURE_STORAGE_ACCOUNT_NAME", "acc"), ("AZURE_STORAGE_ACCOUNT_KEY", "aHVudGVyMg==")];
+        assert_eq!(open("az://container/p", &azure).unwrap(), ["aHVudGVyMg=="]);
+        assert!(open("az://container", &[]).unwrap_err().to_string().contains("AZURE_STORAGE_ACCOUNT_NAME"));
+        assert!(open("gs://bucket?anonymous=true", &[]).unwrap().is_empty());
+        let missing = open("gs://bucket", &[("GOOGLE_APPLICATION_CREDENTIALS", "/does/not/exist.json")]).unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::Invalid, "{missing}");
+    }
+
+    #[test]
+    fn secrets_are_taken_out_of_texts() {
+        let secrets = ["hunter2".to_owned(), "a".to_owned()];
+        assert_eq!(scrub("key hunter2 and hunter2".to_owned(), &secrets), "key *** and ***");
+    }
 }

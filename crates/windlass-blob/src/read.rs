@@ -133,8 +133,6 @@ pub struct BlobReader {
     failed: Option<BlobError>,
 }
 
-// Neither variant is rare or held in numbers.
-#[expect(clippy::large_enum_variant, reason = "one per reader")]
 enum Source {
     One(RangeReader),
     Ahead(Ahead),

@@ -22,6 +22,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use futures::Stream;
 use futures::StreamExt;
+use tokio_util::sync::CancellationToken;
 
 use crate::checksum::{Digester, Digests};
 use crate::error::{ErrorKind, Operation, Result};
@@ -104,7 +105,8 @@ impl BlobStore {
     async fn download_once(&self, key: &str, file: &Path, options: &DownloadOptions) -> Result<Downloaded> {
         let meta = self.head(key).await?;
         let (target, url, known) = (file.to_path_buf(), self.url().of_key(key), meta.clone());
-        let partial = self.blocking(Operation::Get, key, move || Partial::open(target, url, &known)).await?;
+        let cancel = self.cancel.clone();
+        let partial = self.blocking(Operation::Get, key, move || Partial::open(target, &url, &known, &cancel)).await?;
         let resumed_at = partial.good;
         let read = ReadOptions {
             offset: resumed_at,
@@ -166,6 +168,9 @@ impl BlobStore {
             self.error(operation, key, ErrorKind::Other, format!("a task for the local file ended: {error}"))
         })?;
         done.map_err(|error| {
+            if self.cancel.is_cancelled() {
+                return self.cancelled(operation, key);
+            }
             let failure = classify_io(&error);
             // Not the object is missing, but something local: the kind must not say otherwise.
             let error = self.error(operation, key, ErrorKind::Other, format!("local file: {error}"));
@@ -225,7 +230,7 @@ struct Partial {
 
 impl Partial {
     /// Takes up what an earlier download of the same state left, or begins with nothing.
-    fn open(target: PathBuf, url: String, meta: &Meta) -> io::Result<Self> {
+    fn open(target: PathBuf, url: &str, meta: &Meta, cancel: &CancellationToken) -> io::Result<Self> {
         let (path, state) = (beside(&target, ".part"), beside(&target, ".part.state"));
         let mut file = OpenOptions::new()
             .read(true)
@@ -256,6 +261,9 @@ impl Partial {
         let mut chunk = vec![0; WRITE];
         let mut rest = good;
         while rest > 0 {
+            if cancel.is_cancelled() {
+                return Err(io::Error::other("cancelled"));
+            }
             let wanted = usize::try_from(rest).unwrap_or(usize::MAX).min(chunk.len());
             file.read_exact(&mut chunk[..wanted])?;
             digester.update(&chunk[..wanted]);

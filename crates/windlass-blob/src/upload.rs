@@ -330,8 +330,7 @@ impl Upload {
         let backend = &store.shared.backend;
         let way = match &backend.parts {
             Some(parts) => {
-                // Not tried again once sent: a lost answer would leave an upload nobody knows. The retries here follow
-                // errors the server gave itself, or requests that never reached it.
+                // A lost answer leaves an upload nobody knows. It holds no parts, so it costs nothing.
                 let call = || parts.create_multipart(&path);
                 let id = store.retrying(Operation::BeginUpload, key, 0, call).await.map_err(|(error, _)| error)?;
                 Way::Cloud(Arc::clone(parts), id)
@@ -404,7 +403,7 @@ mod tests {
         assert_eq!(part(None, None), Some(8 << 20));
         assert_eq!(part(None, Some(1)), Some(8 << 20));
         let large = part(None, Some(1 << 40)).unwrap() as u64;
-        assert!(large * MOST_PARTS >= 1 << 40 && large % (1 << 20) == 0, "{large}");
+        assert!(large * MOST_PARTS >= 1 << 40 && large.is_multiple_of(1 << 20), "{large}");
         assert_eq!(part(Some(1024), None), None);
         assert_eq!(part(Some(5 << 20), Some(1 << 40)), None);
     }

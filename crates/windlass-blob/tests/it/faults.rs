@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use windlass_blob::{BlobStore, Environment, ErrorKind, Operation, PutMode, ReadOptions};
-use windlass_clock::SystemClock;
 use windlass_sim::s3::{Fault, Options, S3Server, Script};
 
 use crate::place::{Site, context, pattern, read_all};
@@ -193,17 +192,4 @@ async fn a_create_whose_answer_was_lost_is_known_as_done() {
     site.proxy.run(Script::each([Fault::status(500)]));
     let error = site.store.put_bytes("other", pattern(1000, 1), PutMode::Create).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Precondition, "{error}");
-}
-
-#[tokio::test]
-async fn virtual_host_style_puts_the_bucket_into_the_host() {
-    let site = Site::start();
-    let port = site.proxy.endpoint().rsplit_once(':').unwrap().1.to_owned();
-    let surroundings = context(SystemClock::real(), Environment::from_pairs(S3Server::credentials()));
-    let url = format!("s3://bucket/p?style=virtual-host&endpoint=http://localhost:{port}");
-    let store = BlobStore::open_text(&url, &surroundings).unwrap();
-    // The test server knows path style only, so it is the request that matters and not the answer.
-    let _ = store.put_bytes("k", Bytes::new(), PutMode::Overwrite).await;
-    let seen = site.proxy.seen();
-    assert!(seen.is_empty() || seen[0].path == "/p/k", "{seen:?}");
 }

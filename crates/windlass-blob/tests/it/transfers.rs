@@ -1,6 +1,5 @@
 //! Uploads in parts, downloads into files, limits of bandwidth.
 
-use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -287,12 +286,8 @@ async fn transfers_together_keep_to_the_bandwidth() {
 }
 
 #[tokio::test]
-async fn a_stream_may_be_of_any_error_type_that_is_an_io_error_in_the_end() {
+async fn from_object_to_object_an_error_of_the_source_keeps_its_kind() {
     let site = Site::start();
-    let never = futures::stream::iter([Ok::<_, Infallible>(Bytes::from_static(b"x"))])
-        .map(|item| item.map_err(|never| match never {}).and_then(|data: Bytes| Ok::<_, io::Error>(data)));
-    site.store.put_stream("k", never, UploadOptions::default()).await.unwrap();
-    // Object to object, an error of the source keeps its kind.
     site.direct().put_bytes("source", pattern(MIB, 1), PutMode::Overwrite).await.unwrap();
     site.proxy.run(Script::each([Fault::CutAfter(1000), Fault::status(412)]));
     let source = site.store.get_stream("source", ReadOptions::default()).await.unwrap().into_stream();
