@@ -14,9 +14,9 @@ use bytes::Bytes;
 use rusqlite::Connection;
 use serde::Serialize;
 use windlass_clock::{Entropy, Seeded, SystemClock};
-use windlass_store::{Committed, Compare, Store, StoreError, Txn, budget};
+use windlass_store::{Committed, Compare, Revision, Store, StoreError, Txn, budget};
 
-use crate::{EmbeddedStore, Options};
+use crate::{EmbeddedStore, Options, schema};
 
 /// Rows that [`raw_rate`] loads before it measures.
 pub const PRELOADED_TASKS: u32 = 100_000;
@@ -119,14 +119,16 @@ pub fn raw_rate(dir: &Path, batch: u32, duration: Duration) -> Result<RawRate, P
 
 /// A bare SQLite database with three tables, for measurements in turns.
 ///
-/// One transition updates a task of 300 bytes under a 16-byte key, moves the task in an index of ready tasks
-/// (delete and insert), and appends an event of 120 bytes. WAL, `synchronous=FULL`, SQLite's own checkpoints.
+/// One transition updates a task of 300 bytes under a 16-byte key, moves the task to the other side of an index
+/// of ready tasks (delete and insert), and appends an event of 120 bytes. WAL, `synchronous=FULL`, SQLite's own checkpoints.
 #[derive(Debug)]
 pub struct RawStore {
     dir: String,
     connection: Connection,
     entropy: Seeded,
     events: i64,
+    /// On which side of the ready index each task is.
+    late: Vec<bool>,
 }
 
 impl RawStore {
@@ -140,24 +142,27 @@ impl RawStore {
             let mut connection = Connection::open(dir.join("raw.db"))?;
             connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
             connection.pragma_update(None, "synchronous", "FULL")?;
-            connection.pragma_update(None, "cache_size", -64 * 1024)?;
+            connection.pragma_update(None, "cache_size", -schema::WRITER_CACHE_KIB)?;
             connection.execute_batch(
                 "CREATE TABLE task (id BLOB PRIMARY KEY, body BLOB NOT NULL) STRICT, WITHOUT ROWID;
-                 CREATE TABLE ready (id BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;
+                 CREATE TABLE ready (late INTEGER, id BLOB, PRIMARY KEY (late, id)) STRICT, WITHOUT ROWID;
                  CREATE TABLE event (sequence INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;",
             )?;
             let txn = connection.transaction()?;
             for task in 0..PRELOADED_TASKS {
                 txn.prepare_cached("INSERT INTO task VALUES (?1, ?2)")?
                     .execute((task_key(task), [7u8; TASK_BYTES].as_slice()))?;
-                txn.prepare_cached("INSERT INTO ready VALUES (?1)")?.execute([task_key(task)])?;
+                txn.prepare_cached("INSERT INTO ready VALUES (0, ?1)")?.execute([task_key(task)])?;
             }
             txn.commit()?;
             Ok(connection)
         };
         let dir = dir.display().to_string();
         match create() {
-            Ok(connection) => Ok(Self { dir, connection, entropy: Seeded::new(1), events: 0 }),
+            Ok(connection) => {
+                let late = vec![false; PRELOADED_TASKS as usize];
+                Ok(Self { dir, connection, entropy: Seeded::new(1), events: 0, late })
+            }
             Err(source) => Err(ProbeError::Sqlite { dir, source }),
         }
     }
@@ -187,15 +192,17 @@ impl RawStore {
         let txn = self.connection.transaction()?;
         {
             let mut update = txn.prepare_cached("UPDATE task SET body = ?2 WHERE id = ?1")?;
-            let mut unready = txn.prepare_cached("DELETE FROM ready WHERE id = ?1")?;
-            let mut ready = txn.prepare_cached("INSERT INTO ready VALUES (?1)")?;
+            let mut unready = txn.prepare_cached("DELETE FROM ready WHERE late = ?1 AND id = ?2")?;
+            let mut ready = txn.prepare_cached("INSERT INTO ready VALUES (?1, ?2)")?;
             let mut append = txn.prepare_cached("INSERT INTO event VALUES (?1, ?2)")?;
             for _ in 0..batch {
-                let key = task_key((self.entropy.next_u64() % u64::from(PRELOADED_TASKS)) as u32);
+                let task = (self.entropy.next_u64() % u64::from(PRELOADED_TASKS)) as u32;
+                let (key, late) = (task_key(task), &mut self.late[task as usize]);
                 self.events += 1;
                 update.execute((key, [self.events as u8; TASK_BYTES].as_slice()))?;
-                unready.execute([key])?;
-                ready.execute([key])?;
+                unready.execute((*late, key))?;
+                *late = !*late;
+                ready.execute((*late, key))?;
                 append.execute((self.events, [3u8; EVENT_BYTES].as_slice()))?;
             }
         }
@@ -209,8 +216,14 @@ impl RawStore {
 pub struct StoreProbe {
     store: Arc<EmbeddedStore>,
     events: Arc<AtomicU64>,
-    /// On which side the ready key of each task is.
-    late: Arc<[AtomicBool]>,
+    tasks: Arc<[Task]>,
+}
+
+/// What is known of a task: its version, and on which side of the ready index it is.
+#[derive(Debug, Default)]
+struct Task {
+    version: AtomicU64,
+    late: AtomicBool,
 }
 
 /// How fast the store makes transitions durable.
@@ -232,15 +245,16 @@ impl StoreProbe {
     /// Whatever the store answers.
     pub async fn create(dir: &Path) -> Result<Self, StoreError> {
         let store = EmbeddedStore::open(dir, Options::new(SystemClock::real()))?;
-        let tasks: Vec<u32> = (0..PRELOADED_TASKS).collect();
-        for some in tasks.chunks(budget::OPS / 2) {
+        let numbers: Vec<u32> = (0..PRELOADED_TASKS).collect();
+        let mut tasks = Vec::new();
+        for some in numbers.chunks(budget::OPS / 2) {
             let load = some.iter().fold(Txn::new(), |txn, task| {
                 txn.put(record(*task), [7u8; TASK_BYTES].to_vec()).put(ready(*task, false), Bytes::new())
             });
-            store.commit(load).await?;
+            let version = applied(&store.commit(load).await?)?;
+            tasks.extend(some.iter().map(|_| Task { version: version.0.into(), late: false.into() }));
         }
-        let late = tasks.iter().map(|_| AtomicBool::new(false)).collect();
-        Ok(Self { store: Arc::new(store), events: Arc::default(), late })
+        Ok(Self { store: Arc::new(store), events: Arc::default(), tasks: tasks.into() })
     }
 
     /// Measures for `duration` with `callers` tasks that commit one transition after another.
@@ -254,7 +268,7 @@ impl StoreProbe {
         let mut running = tokio::task::JoinSet::new();
         for caller in 0..callers {
             let (store, clock, events) = (Arc::clone(&self.store), Arc::clone(&clock), Arc::clone(&self.events));
-            let late = Arc::clone(&self.late);
+            let tasks = Arc::clone(&self.tasks);
             // Each caller has tasks of its own: this measures commits, not conflicts.
             let (first, count) = (PRELOADED_TASKS / callers * caller, PRELOADED_TASKS / callers);
             let entropy = Seeded::new(events.load(Ordering::Relaxed) ^ (u64::from(caller) << 32));
@@ -264,8 +278,7 @@ impl StoreProbe {
                     let task = first + (entropy.next_u64() % u64::from(count)) as u32;
                     let event = events.fetch_add(1, Ordering::Relaxed);
                     let began = clock.monotonic();
-                    let late = late[task as usize].fetch_xor(true, Ordering::Relaxed);
-                    transition(&store, task, late, event).await?;
+                    transition(&store, task, &tasks[task as usize], event).await?;
                     times.push(clock.monotonic().saturating_sub(began));
                 }
                 Ok(times)
@@ -300,17 +313,24 @@ impl StoreProbe {
     }
 }
 
-/// Updates a task, moves its ready key to the other side, where it must not be yet, and appends an event.
-async fn transition(store: &EmbeddedStore, task: u32, late: bool, event: u64) -> Result<(), StoreError> {
+/// Updates a task if it is as it was, moves it to the other side of the ready index, and appends an event.
+async fn transition(store: &EmbeddedStore, number: u32, task: &Task, event: u64) -> Result<(), StoreError> {
+    let late = task.late.fetch_xor(true, Ordering::Relaxed);
     let txn = Txn::new()
-        .when(Compare::Absent(ready(task, !late)))
-        .put(record(task), vec![event as u8; TASK_BYTES])
-        .delete(ready(task, late))
-        .put(ready(task, !late), Bytes::from_static(&[1; 16]))
+        .when(Compare::Version(record(number), Revision(task.version.load(Ordering::Relaxed))))
+        .put(record(number), vec![event as u8; TASK_BYTES])
+        .delete(ready(number, late))
+        .put(ready(number, !late), Bytes::from_static(&[1; 16]))
         .put(format!("event/{event:016x}"), vec![3u8; EVENT_BYTES]);
-    match store.commit(txn).await? {
-        Committed::At(_) => Ok(()),
-        Committed::Conflict(_) => Err(StoreError::Unusable(format!("task {task} was on the other side already"))),
+    let version = applied(&store.commit(txn).await?)?;
+    task.version.store(version.0, Ordering::Relaxed);
+    Ok(())
+}
+
+fn applied(committed: &Committed) -> Result<Revision, StoreError> {
+    match committed {
+        Committed::At(revision) => Ok(*revision),
+        Committed::Conflict(_) => Err(StoreError::Unusable("another caller has changed the same task".to_owned())),
     }
 }
 

@@ -94,8 +94,9 @@ pub(crate) fn open_to_write(file: &Path, max_bytes: Option<u64>) -> Result<Opene
     Ok(Opened { connection, revision: Revision(revision.cast_unsigned()), opens })
 }
 
-/// 64 MiB: the interior pages and the hot leaves of a million keys.
-const WRITER_CACHE_KIB: i32 = 64 * 1024;
+/// At most 32 MiB, and no more than the database has. More saves reads from the system's page cache but makes
+/// small commits slower: after a page split SQLite looks through the hash table of its whole cache.
+pub(crate) const WRITER_CACHE_KIB: i32 = 32 * 1024;
 /// 4 MiB for each reading connection; the rest is in the page cache of the system.
 const READER_CACHE_KIB: i32 = 4 * 1024;
 

@@ -151,6 +151,7 @@ struct Writer<'c> {
     entry: Statement<'c>,
     first_from: Statement<'c>,
     insert: Statement<'c>,
+    insert_new: Statement<'c>,
     update_value: Statement<'c>,
     update: Statement<'c>,
     delete: Statement<'c>,
@@ -182,6 +183,9 @@ impl<'c> Writer<'c> {
                 .prepare("SELECT key, version, created, lease, value FROM kv WHERE key >= ?1 ORDER BY key LIMIT 1")?,
             insert: connection
                 .prepare("INSERT INTO kv (key, version, created, lease, value) VALUES (?1, ?2, ?2, ?3, ?4)")?,
+            insert_new: connection.prepare(
+                "INSERT INTO kv (key, version, created, lease, value) VALUES (?1, ?2, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+            )?,
             // Most keys never see a lease; leaving the column out spares the index the comparison.
             update_value: connection.prepare("UPDATE kv SET version = ?2, value = ?3 WHERE key = ?1")?,
             update: connection.prepare("UPDATE kv SET version = ?2, value = ?3, lease = ?4 WHERE key = ?1")?,
@@ -330,12 +334,11 @@ impl<'c> Writer<'c> {
             match op {
                 Op::Put { key, value, lease } => {
                     let judged = txn.compares.iter().position(|compare| is_about(compare, &key));
-                    let place = match judged {
-                        Some(index) => places[index],
-                        None => self.place_of(&key)?,
+                    let created = match judged.map(|index| places[index]) {
+                        Some(Some(place)) => self.replace(&key, &value, lease, place, revision)?,
+                        Some(None) => self.insert(&key, &value, lease, revision)?,
+                        None => self.put(&key, &value, lease, revision)?,
                     };
-                    self.put(&key, &value, lease, place, revision)?;
-                    let created = place.map_or(revision, |place| place.created);
                     let entry = Entry { key: key.clone(), value, version: revision, created, lease };
                     changes.push(Change { revision, key, entry: Some(entry) });
                 }
@@ -353,22 +356,51 @@ impl<'c> Writer<'c> {
         Ok(Ok(Committed::At(self.revision)))
     }
 
+    /// Puts a key of which nothing is known. Most of these are new, such as events: guarded keys are known.
     fn put(
         &mut self,
         key: &str,
         value: &[u8],
         lease: Option<LeaseId>,
-        place: Option<Place>,
         revision: Revision,
-    ) -> rusqlite::Result<()> {
-        let lease_id = lease.map(|lease| lease.0.cast_signed());
-        let revision = sql(revision);
-        match place {
-            None => self.insert.execute(params![key, revision, lease_id, value]),
-            Some(place) if place.lease == lease => self.update_value.execute(params![key, revision, value]),
-            Some(_) => self.update.execute(params![key, revision, value, lease_id]),
+    ) -> rusqlite::Result<Revision> {
+        if self.insert_new.execute(params![key, sql(revision), sql_lease(lease), value])? == 1 {
+            return Ok(revision);
         }
-        .map(|_| ())
+        match self.place_of(key)? {
+            Some(place) => self.replace(key, value, lease, place, revision),
+            // It was there a moment ago, and nobody else writes.
+            None => self.insert(key, value, lease, revision),
+        }
+    }
+
+    /// Puts a key that is absent. Answers the revision that created it, as the others do.
+    fn insert(
+        &mut self,
+        key: &str,
+        value: &[u8],
+        lease: Option<LeaseId>,
+        revision: Revision,
+    ) -> rusqlite::Result<Revision> {
+        self.insert.execute(params![key, sql(revision), sql_lease(lease), value])?;
+        Ok(revision)
+    }
+
+    /// Puts a key that is present.
+    fn replace(
+        &mut self,
+        key: &str,
+        value: &[u8],
+        lease: Option<LeaseId>,
+        place: Place,
+        revision: Revision,
+    ) -> rusqlite::Result<Revision> {
+        if place.lease == lease {
+            self.update_value.execute(params![key, sql(revision), value])?;
+        } else {
+            self.update.execute(params![key, sql(revision), value, sql_lease(lease)])?;
+        }
+        Ok(place.created)
     }
 
     fn place_of(&mut self, key: &str) -> rusqlite::Result<Option<Place>> {
@@ -414,6 +446,10 @@ fn is_about(compare: &Compare, key: &str) -> bool {
 /// SQLite's integers are signed; no store lives to see revision 2^63.
 pub(crate) fn sql(revision: Revision) -> i64 {
     revision.0.cast_signed()
+}
+
+fn sql_lease(lease: Option<LeaseId>) -> Option<i64> {
+    lease.map(|lease| lease.0.cast_signed())
 }
 
 /// An entry from the columns key, version, created, lease, value.

@@ -81,7 +81,7 @@ macro_rules! cases {
         }
 
         /// Makes one test of each case of the suite, in a module `$name`. `$subject` is an expression for a
-        /// new [`Subject`](windlass_store::conformance::Subject) and may await.
+        /// new `conformance::Subject` and may await.
         #[macro_export]
         macro_rules! store_conformance {
             ($d name:ident, $d subject:expr) => {
