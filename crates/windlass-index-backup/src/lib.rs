@@ -12,7 +12,7 @@
 //!
 //! * [`inspect`] tells everything about one backup. [`collect_copies`] makes the sorted list of copies that a
 //!   rebalance plan is computed from. [`read_vectors`] takes stored vectors out of a backup.
-//! * [`write`] makes backups as agents do, for stand-ins and demos.
+//! * [`mod@write`] makes backups as agents do, for stand-ins and demos.
 //! * [`copies`] is the file format of sorted copies, also written from live listings.
 //!
 //! Everything is blocking; callers run it on blocking threads, see how far it is and stop it through a [`Watch`].

@@ -76,6 +76,12 @@ fn put_number(out: &mut Vec<u8>, mut number: u64) {
 #[inline]
 fn number_at(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
     let mut number = 0;
+    // Most lengths take one byte.
+    if let Some(&byte) = bytes.get(at)
+        && byte < 0x80
+    {
+        return Some((u64::from(byte), at + 1));
+    }
     for (index, &byte) in bytes.get(at..)?.iter().take(10).enumerate() {
         number |= u64::from(byte & 0x7f) << (7 * index);
         if byte < 0x80 {
@@ -154,7 +160,7 @@ impl<'w> Sorter<'w> {
     #[inline]
     pub(crate) fn push(&mut self, id: &[u8], value: u64) -> Result<(), BackupError> {
         let needed = self.arena.len() + id.len() + FRAME + (self.slots.len() + 1) * size_of::<Slot>();
-        if needed > self.memory && !self.slots.is_empty() {
+        if needed > self.run_memory() && !self.slots.is_empty() {
             self.spill()?;
         }
         if self.slots.is_empty() {
@@ -173,6 +179,15 @@ impl<'w> Sorter<'w> {
         self.arena.extend_from_slice(&value.to_be_bytes());
         self.slots.push(Slot { key: 0, at });
         Ok(())
+    }
+
+    /// Bytes that the next run may take: small while there are few runs, so that the arena, which is read in
+    /// random order when it is written out, stays in the processor's cache; doubled as they become many, so that
+    /// one merge still takes them all.
+    #[inline]
+    fn run_memory(&self) -> usize {
+        const FIRST_RUNS: usize = 4 << 20;
+        self.memory.min(FIRST_RUNS << (self.runs.len() / 64).min(16))
     }
 
     /// Ends the input and gives the pairs in the order of their ids.
