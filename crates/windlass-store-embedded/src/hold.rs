@@ -143,9 +143,10 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        // The lock goes with the file; the text would only mislead whoever reads it by hand.
-        if let Err(error) = self.file.set_len(0) {
-            tracing::debug!(path = %self.path.display(), %error, "could not empty the lock file");
+        // The text would only mislead whoever reads it by hand. The lock is given up by name, not by closing the
+        // file: a child that is just being started has a copy of the open file until it runs its program.
+        if let Err(error) = self.file.set_len(0).and_then(|()| self.file.unlock()) {
+            tracing::debug!(path = %self.path.display(), %error, "could not give up the lock file");
         }
     }
 }
