@@ -40,8 +40,8 @@
 //! [`PlanRequest::memory`] is dealt out in sixteenths: 4 to the classes, 4 to the parts, 3 to the hashes near the
 //! borders, up to 6 to the ids not yet in a chunk (the hashes are gone by then). Three agents have a few dozen
 //! classes, a hundred agents with R = 3 have 166 000, at 40 to 70 bytes each. Ids of classes beyond the limit are
-//! counted, left alone, and reported as [`IdCounts::scattered`]. The lists themselves (one id and one read buffer each) come
-//! on top. [`Planned::peak_bytes`] says what was really held.
+//! counted, left alone, and reported as [`IdCounts::scattered`]. The lists themselves (one id and one read buffer each)
+//! come on top. [`Planned::peak_bytes`] says what was really held.
 
 mod budget;
 mod chunks;

@@ -214,6 +214,10 @@ impl<'e, 'p> Evening<'e, 'p> {
             }
             // What rounding down left over comes from the first that have it.
             for &part in &usable {
+                if !leaves(self.parts, part, from) {
+                    // Used up just now, and so become the part that moves.
+                    continue;
+                }
                 let share = self.parts.part(part).count.min(left);
                 left -= self.take(part, from, to, share);
             }

@@ -368,6 +368,18 @@ fn a_recovery_places_what_fits_and_reports_the_rest() {
 }
 
 #[test]
+fn a_group_of_ids_used_up_by_a_move_is_not_drawn_from_again() {
+    // The single id shared with a-2 goes in the first draw, which then still lacks two ids for rounding down.
+    let mut cluster = Cluster::of(10).weights(&[1.0, 4.0]).fill(&[0, 2], 1);
+    for other in 3..10 {
+        cluster = cluster.fill(&[0, other], 15);
+    }
+    let outcome = cluster.deviation(2);
+    cluster.apply(&outcome, 2, &[]);
+    assert_eq!(outcome.predicted(), cluster.counts());
+}
+
+#[test]
 fn a_stored_plan_reads_back_the_same() {
     let cluster = Cluster::of(3).fill(&[0], 900).fill(&[1], 600).fill(&[2], 300);
     let document = cluster.deviation(1).document;

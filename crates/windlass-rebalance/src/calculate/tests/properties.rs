@@ -97,7 +97,7 @@ fn adds_up(outcome: &Outcome, cluster: &Cluster, lost: &[usize]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_plan_keeps_its_promises((mut cluster, mode, replicas, tolerance, seed) in case()) {
