@@ -79,6 +79,9 @@ pub enum EngineError {
     /// The claim on a job was lost; another worker goes on.
     #[error("the claim on the job was lost")]
     ClaimLost,
+    /// Another job took an exclusive name at the same moment.
+    #[error("another job took a name that this one needs")]
+    NameTaken,
     /// A stored record cannot be read.
     #[error("the record {key} cannot be read: {why}")]
     Record {
@@ -114,7 +117,11 @@ pub enum EngineError {
 impl EngineError {
     /// Whether doing the same again later may succeed: the store was away or silent.
     pub(crate) fn may_pass(&self) -> bool {
-        matches!(self, Self::Store(StoreError::Unavailable(_) | StoreError::Unknown(_) | StoreError::Compacted { .. }))
+        matches!(
+            self,
+            Self::NameTaken
+                | Self::Store(StoreError::Unavailable(_) | StoreError::Unknown(_) | StoreError::Compacted { .. })
+        )
     }
 
     pub(crate) fn bug(what: impl Into<String>) -> Self {

@@ -171,7 +171,16 @@ pub async fn check_at_rest(store: &dyn Store, world: &World) -> Vec<String> {
     let mut expected = BTreeSet::new();
     for (id, job) in jobs(&entries) {
         if job.status.state.is_active() && job.status.state != JobState::Paused {
-            wrong.push(format!("liveness: job {id} is still {}", job.status.state.as_str()));
+            let count = |name| job.statuses.values().filter(|status| status.state.name() == name).count();
+            let held = entries.iter().find(|entry| entry.key == keys::claim(id));
+            wrong.push(format!(
+                "liveness: job {id} is still {} ({} tasks, {} running, {} done; claimed by {:?})",
+                job.status.state.as_str(),
+                job.tasks.len(),
+                count("running"),
+                count("done"),
+                held.map(|entry| String::from_utf8_lossy(&entry.value).into_owned()),
+            ));
         }
         for effect in &job.effects {
             match effect.state {

@@ -1,1 +1,254 @@
-//! To come in this change.
+//! The crash matrix: a run is repeated once for every point at which it can be killed, and must end the same.
+//!
+//! A clean run passes a number of [points](windlass_engine::probe::Point): before and after each commit to the
+//! state store, before and after each change to the outside. For each of them the run is made again from the
+//! start; when it comes to that point everything in memory is dropped, as by `kill -9`, another engine opens the
+//! same store and goes on, and what is there in the end is compared with the clean run. A kill after an effect
+//! also makes the step happen twice.
+//!
+//! The harness knows no kind: a [`Case`] says what to run and what to compare. Real processes are killed at the
+//! same points by the binary's own tests.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use tokio::sync::Notify;
+use windlass_clock::{Seeded, SharedClock};
+use windlass_engine::probe::{Moment, Point, Probe};
+use windlass_engine::{Command, CommandReply, Engine, EngineConfig, JobRequest, Kinds, view};
+use windlass_model::JobId;
+use windlass_model::job::JobState;
+use windlass_store::memory::MemoryStore;
+use windlass_store::{Store, read_all};
+
+/// One fresh world with a job to run in it.
+pub struct Case {
+    /// Time. Paused for worlds in memory, real for worlds behind sockets.
+    pub clock: SharedClock,
+    /// The kinds, over the case's own world.
+    pub kinds: Kinds,
+    /// The job.
+    pub request: JobRequest,
+    /// Given when the job is completed: `Undo` makes the matrix cover undoing too.
+    pub then: Option<Command>,
+    /// The folder for files of jobs. Survives the kill.
+    pub work_dir: std::path::PathBuf,
+    /// What is there in the end, as text that is compared: the same for runs that end the same.
+    pub fingerprint: Box<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>,
+}
+
+impl std::fmt::Debug for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Case").field("request", &self.request).finish_non_exhaustive()
+    }
+}
+
+/// One row of the matrix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The number of the point, from 1.
+    pub n: usize,
+    /// Which side of what.
+    pub moment: Moment,
+    /// What is committed or done there.
+    pub label: String,
+    /// What differs from the clean run; `None` when nothing does.
+    pub difference: Option<String>,
+    /// Whether the run came to the point: one that runs tasks side by side may pass fewer.
+    pub reached: bool,
+}
+
+/// The matrix of one case.
+#[derive(Clone, Debug)]
+pub struct Matrix {
+    /// What the clean run ended in.
+    pub clean: String,
+    /// One row for each point.
+    pub rows: Vec<Row>,
+}
+
+impl Matrix {
+    /// The rows that differ.
+    #[must_use]
+    pub fn different(&self) -> Vec<&Row> {
+        self.rows.iter().filter(|row| row.difference.is_some()).collect()
+    }
+
+    /// The matrix as a table for people.
+    #[must_use]
+    pub fn to_table(&self) -> String {
+        let mut table = String::from("   n  killed          at           ends as the clean run\n");
+        for row in &self.rows {
+            let moment = match row.moment {
+                Moment::BeforeCommit => "before commit",
+                Moment::AfterCommit => "after commit",
+                Moment::BeforeEffect => "before effect",
+                Moment::AfterEffect => "after effect",
+            };
+            let verdict = match (&row.difference, row.reached) {
+                (Some(difference), _) => format!("NO: {difference}"),
+                (None, true) => "yes".to_owned(),
+                (None, false) => "yes (ended before it)".to_owned(),
+            };
+            let _ = writeln!(table, "{:>4}  {moment:<14}  {:<12} {verdict}", row.n, row.label);
+        }
+        table
+    }
+}
+
+/// Counts points, and stops the world at one of them.
+struct Stopper {
+    passed: AtomicUsize,
+    stop_at: usize,
+    seen: Mutex<Vec<(Moment, String)>>,
+    stopped: Notify,
+    has_stopped: std::sync::atomic::AtomicBool,
+}
+
+impl Stopper {
+    fn new(stop_at: usize) -> Arc<Self> {
+        Arc::new(Self {
+            passed: AtomicUsize::new(0),
+            stop_at,
+            seen: Mutex::default(),
+            stopped: Notify::new(),
+            has_stopped: std::sync::atomic::AtomicBool::new(false),
+        })
+    }
+}
+
+#[async_trait]
+impl Probe for Stopper {
+    async fn at(&self, point: Point<'_>) {
+        if self.has_stopped.load(Ordering::SeqCst) {
+            // The world has ended; nobody passes any more.
+            std::future::pending::<()>().await;
+        }
+        let n = self.passed.fetch_add(1, Ordering::SeqCst) + 1;
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push((point.moment, point.label.to_owned()));
+        if n == self.stop_at {
+            self.has_stopped.store(true, Ordering::SeqCst);
+            self.stopped.notify_one();
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Makes the matrix: runs `make()`'s case once cleanly and once for each `every`th point (1: for each).
+///
+/// # Panics
+///
+/// When the clean run does not come to rest within an hour of the case's time.
+pub async fn make<F>(make: impl Fn() -> F, every: usize) -> Matrix
+where
+    F: Future<Output = Case>,
+{
+    let clean_stopper = Stopper::new(usize::MAX);
+    let clean = run(make().await, &clean_stopper).await;
+    let points = clean_stopper.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut rows = Vec::new();
+    for (i, (moment, label)) in points.into_iter().enumerate().step_by(every.max(1)) {
+        let stopper = Stopper::new(i + 1);
+        let end = run(make().await, &stopper).await;
+        rows.push(Row {
+            n: i + 1,
+            moment,
+            label,
+            difference: (end != clean).then(|| format!("{end}\n      clean run: {clean}")),
+            reached: stopper.has_stopped.load(Ordering::SeqCst),
+        });
+    }
+    Matrix { clean, rows }
+}
+
+/// Runs a case to its end, through at most one kill.
+async fn run(case: Case, stopper: &Arc<Stopper>) -> String {
+    let store = MemoryStore::new(case.clock.clone());
+    let config = |seed: u64| EngineConfig {
+        probe: stopper.clone(),
+        ..EngineConfig::new(
+            Arc::new(store.clone()),
+            case.clock.clone(),
+            Seeded::shared(seed),
+            case.kinds.clone(),
+            case.work_dir.clone(),
+        )
+    };
+    let outcome = {
+        let life = async {
+            let engine = Engine::open(config(1)).await.map_err(|error| error.to_string())?;
+            live(&engine, &store, &case).await
+        };
+        tokio::select! {
+            biased;
+            () = stopper.stopped.notified() => None,
+            outcome = life => Some(outcome),
+            () = case.clock.sleep(Duration::from_secs(3600)) => Some(Err("it did not come to rest".into())),
+        }
+    };
+    let outcome = match outcome {
+        Some(outcome) => outcome,
+        None => {
+            // The lease of the process that is gone runs out. Revoking it spares runs on real time the wait.
+            for entry in read_all(&store, "worker/").await.unwrap_or_default() {
+                if let Some(lease) = entry.lease {
+                    let _ = store.revoke(lease).await;
+                }
+            }
+            let second = EngineConfig { probe: Arc::new(windlass_engine::probe::NoProbe), ..config(2) };
+            let life = async {
+                let engine = Engine::open(second).await.map_err(|error| error.to_string())?;
+                live(&engine, &store, &case).await
+            };
+            tokio::select! {
+                biased;
+                outcome = life => outcome,
+                () = case.clock.sleep(Duration::from_secs(3600)) => Err("it did not come to rest".into()),
+            }
+        }
+    };
+    let fingerprint = (case.fingerprint)().await;
+    match outcome {
+        Ok(end) => format!("{end}; {fingerprint}"),
+        Err(error) => format!("error: {error}; {fingerprint}"),
+    }
+}
+
+/// What a person does: submits the job unless it is there, waits, gives the command unless it was given.
+async fn live(engine: &Engine, store: &MemoryStore, case: &Case) -> Result<String, String> {
+    let text = |error: windlass_engine::EngineError| error.to_string();
+    let job: JobId = match view::jobs(store).await.map_err(text)?.first() {
+        Some(job) => job.id,
+        None => engine.submit(case.request.clone()).await.map_err(text)?,
+    };
+    let mut status = engine.wait(job).await.map_err(text)?;
+    if let Some(command) = case.then
+        && status.state == JobState::Completed
+    {
+        match engine.command(job, command, Some("then".into())).await.map_err(text)? {
+            CommandReply::Done(_) => {}
+            CommandReply::Refused(why) => return Err(why),
+        }
+        status = engine.wait(job).await.map_err(text)?;
+    }
+    let kinds = engine.kinds();
+    let view = view::job(store, kinds, job, engine.now()).await.map_err(text)?;
+    let mut tasks: Vec<String> = view
+        .tasks
+        .iter()
+        .map(|task| {
+            let outcome = task.status.outcome().map_or("not ended", windlass_model::task::Outcome::name);
+            let mut effects: Vec<String> =
+                task.effects.iter().map(|effect| format!("{}:{:?}", effect.action, effect.state)).collect();
+            effects.sort();
+            format!("{} {outcome} [{}]", task.name, effects.join(" "))
+        })
+        .collect();
+    tasks.sort();
+    let result = status.result.map_or("none", windlass_model::job::JobResult::as_str);
+    Ok(format!("{} {result}; {}", status.state.as_str(), tasks.join(", ")))
+}

@@ -13,7 +13,7 @@ use windlass_clock::{Clock, Entropy, Seeded, SharedClock, SystemClock};
 use windlass_engine::{Command, Engine, EngineConfig, JobRequest, Kinds};
 use windlass_model::JobId;
 use windlass_store::memory::MemoryStore;
-use windlass_store::{Store, keys, read_all};
+use windlass_store::{keys, read_all};
 
 use crate::hostile::{HostileStore, Hostility, Sabotage};
 use crate::invariants::{self, Seen};

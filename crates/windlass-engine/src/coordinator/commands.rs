@@ -69,7 +69,7 @@ impl Coordinator {
     /// Lets every task wait again that had ended without success. A crash in the middle leaves a completed job,
     /// some of whose tasks wait; the command is then given once more.
     async fn begin_retry(&mut self) -> Result<Option<CommandReply>, EngineError> {
-        if let Some((name, holder)) = self.try_names(&self.shared.exclusive_names(&self.image.record)).await? {
+        if let Some((name, holder)) = self.held_name().await? {
             let why = format!("{name} is held by job {holder}; retry when that job has ended");
             return Ok(Some(CommandReply::refused(why)));
         }
@@ -92,6 +92,7 @@ impl Coordinator {
         self.image.rebuild();
         // The verdict on the new run is about the new run.
         self.image.head.warnings = 0;
+        self.take_names().await?;
         let now = self.now();
         self.image.move_job(&mut self.batch, JobEvent::Retry, now)?;
         self.batch.put(keys::active(self.image.id()), bytes::Bytes::new());

@@ -28,6 +28,8 @@ use crate::records::{AddedBy, Head, JobRecord, TaskRecord, encode};
 pub(crate) struct Batch {
     ops: BTreeMap<String, Op>,
     bytes: usize,
+    /// Keys that must not exist when the batch is committed: exclusive names that it takes.
+    pub(crate) absent: Vec<String>,
     /// Names the batch at crash points: its most telling change.
     pub(crate) label: &'static str,
     /// Tasks that were claimed: to be started once the batch is durable.
@@ -221,6 +223,19 @@ impl JobImage {
         for id in new {
             self.index(id);
         }
+        // Loaded in the middle of a cancel, or added by a task that ended after it.
+        self.cancel_waiting();
+    }
+
+    /// While cancelling, lines up every waiting task to be cancelled.
+    fn cancel_waiting(&mut self) {
+        if self.status.state != JobState::Cancelling {
+            return;
+        }
+        let waiting = self.tasks.values().filter(|task| matches!(task.status.state, TaskState::Waiting { .. }));
+        self.to_cancel = waiting.map(|task| task.spec.id).collect();
+        // The order of a hash map must not reach the store: simulated runs replay.
+        self.to_cancel.sort_unstable();
     }
 
     /// Puts a task into the index of its state. Ended tasks tell their dependants again: harmless, and it
@@ -527,16 +542,7 @@ impl JobImage {
         };
         let level = if failure.is_some() { Level::Error } else { Level::Info };
         self.log(batch, at, level, &format!("job.{}", state.as_str()), None, |_| text.clone());
-        if state == JobState::Cancelling {
-            self.to_cancel = self
-                .tasks
-                .values()
-                .filter(|task| matches!(task.status.state, TaskState::Waiting { .. }))
-                .map(|task| task.spec.id)
-                .collect();
-            // The order of a hash map must not reach the store: simulated runs replay.
-            self.to_cancel.sort_unstable();
-        }
+        self.cancel_waiting();
         Ok(())
     }
 

@@ -298,7 +298,7 @@ impl Coordinator {
                 let Some(verdict) = verdict else { return Ok(false) };
                 self.image.move_job(&mut self.batch, JobEvent::AllDone(verdict), now)?;
                 if self.image.status.undo_after_cancel {
-                    self.flush(false).await?;
+                    // In one batch: a crash must not leave a cancelled job that was to be undone.
                     self.begin_undo().await?;
                     return Ok(!self.image.status.state.is_active());
                 }
@@ -344,6 +344,7 @@ impl Coordinator {
         self.image.head.batch += 1;
         batch.put(keys::head(self.image.id()), encode(&self.image.head));
         let mut txn = Txn::new().when(Compare::Created(keys::claim(self.image.id()), self.claim));
+        txn.compares.extend(batch.absent.drain(..).map(Compare::Absent));
         txn.ops = batch.into_ops();
         self.commit_surely(txn, label).await?;
         self.answer();
@@ -366,7 +367,10 @@ impl Coordinator {
         loop {
             match self.shared.commit(txn.clone(), label).await {
                 Ok(Committed::At(_)) => return Ok(()),
-                Ok(Committed::Conflict(_)) => return Err(EngineError::ClaimLost),
+                Ok(Committed::Conflict(found)) => {
+                    let ours = found.first().and_then(Option::as_ref).is_some_and(|entry| entry.created == self.claim);
+                    return Err(if ours { EngineError::NameTaken } else { EngineError::ClaimLost });
+                }
                 Err(EngineError::Store(StoreError::Unavailable(why))) => {
                     tracing::warn!(job = %self.image.id(), %why, "the state store is away, trying again");
                 }

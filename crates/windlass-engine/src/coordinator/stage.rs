@@ -11,7 +11,7 @@ use windlass_model::job::{JobEvent, JobState};
 use windlass_model::log::Level;
 use windlass_model::plan::{Plan, PlanFault, TaskSpec};
 use windlass_model::{Failure, TaskId};
-use windlass_store::{Committed, Compare, Txn, keys};
+use windlass_store::{Compare, Txn, keys};
 
 use super::{Coordinator, End, Message};
 use crate::EngineError;
@@ -64,7 +64,7 @@ impl Coordinator {
                 self.image.move_job(&mut self.batch, JobEvent::PlanFailed(Box::new(failure)), now)?;
             }
             Ok(plan) => {
-                if let Some(end) = self.take_names().await? {
+                if let Some(end) = self.await_names().await? {
                     return Ok(Some(end));
                 }
                 if self.image.status.state != JobState::Pending {
@@ -79,6 +79,7 @@ impl Coordinator {
                 }
                 self.add_checked(plan.tasks, generation).await?;
                 let now = self.now();
+                self.take_names().await?;
                 self.image.move_job(&mut self.batch, JobEvent::Activated, now)?;
             }
         }
@@ -101,16 +102,14 @@ impl Coordinator {
         Ok(plan)
     }
 
-    /// Takes the names that the job needs exclusively; waits while another job holds one of them, and listens to
-    /// commands meanwhile.
-    async fn take_names(&mut self) -> Result<Option<End>, EngineError> {
-        let names = self.shared.exclusive_names(&self.image.record);
-        if names.is_empty() || self.image.record.preview {
+    /// Waits while another job holds a name that this one needs exclusively, and listens to commands meanwhile.
+    async fn await_names(&mut self) -> Result<Option<End>, EngineError> {
+        if self.shared.exclusive_names(&self.image.record).is_empty() {
             return Ok(None);
         }
         loop {
             let revision = self.shared.store.revision().await?;
-            let Some((name, holder)) = self.try_names(&names).await? else { return Ok(None) };
+            let Some((name, holder)) = self.held_name().await? else { return Ok(None) };
             tracing::info!(job = %self.image.id(), name, holder, "waits for a name that another job holds");
             self.publish();
             let mut watch = self.shared.store.watch(&keys::slot(&name), revision).await?;
@@ -138,26 +137,31 @@ impl Coordinator {
         }
     }
 
-    /// Takes all of `names`, or tells which one is held and by whom.
-    pub(super) async fn try_names(&self, names: &[String]) -> Result<Option<(String, String)>, EngineError> {
+    /// Which of the job's exclusive names another job holds, and which job.
+    pub(super) async fn held_name(&self) -> Result<Option<(String, String)>, EngineError> {
         let job = self.image.id().to_string();
-        let mut txn = Txn::new().when(Compare::Created(keys::claim(self.image.id()), self.claim));
-        for name in names {
-            let key = keys::slot(name);
-            match self.shared.store.get(&key).await? {
-                Some(entry) if entry.value == job.as_bytes() => {}
-                Some(entry) => return Ok(Some((name.clone(), String::from_utf8_lossy(&entry.value).into_owned()))),
-                None => txn = txn.when(Compare::Absent(key.clone())).put(key, job.clone()),
+        for name in self.shared.exclusive_names(&self.image.record) {
+            if let Some(entry) = self.shared.store.get(&keys::slot(&name)).await?
+                && entry.value != job.as_bytes()
+            {
+                return Ok(Some((name, String::from_utf8_lossy(&entry.value).into_owned())));
             }
         }
-        if txn.ops.is_empty() {
-            return Ok(None);
+        Ok(None)
+    }
+
+    /// Lets the batch take the job's exclusive names: together with the move that needs them, or not at all.
+    /// Names that the job holds already stay as they are.
+    pub(super) async fn take_names(&mut self) -> Result<(), EngineError> {
+        let job = self.image.id().to_string();
+        for name in self.shared.exclusive_names(&self.image.record) {
+            let key = keys::slot(&name);
+            if self.shared.store.get(&key).await?.is_none() {
+                self.batch.absent.push(key.clone());
+                self.batch.put(key, job.clone().into());
+            }
         }
-        match self.shared.commit(txn, "names").await? {
-            Committed::At(_) => Ok(None),
-            Committed::Conflict(found) if found.first().is_some_and(Option::is_none) => Err(EngineError::ClaimLost),
-            Committed::Conflict(_) => Ok(Some((names[0].clone(), "another job".to_owned()))),
-        }
+        Ok(())
     }
 
     /// Checks tasks that a task brings, and adds them to the batch or as drafts.
@@ -222,13 +226,14 @@ impl Coordinator {
 
     /// Begins to undo a job that has ended.
     pub(super) async fn begin_undo(&mut self) -> Result<CommandReply, EngineError> {
-        if let Some((name, holder)) = self.try_names(&self.shared.exclusive_names(&self.image.record)).await? {
+        if let Some((name, holder)) = self.held_name().await? {
             return Ok(CommandReply::refused(format!("{name} is held by job {holder}; undo when that job has ended")));
         }
         let generation = self.image.status.generation + 1;
         let tasks = self.image.undo_tasks(generation);
         self.add_checked(tasks, AddedBy::Generation(generation)).await?;
         let now = self.now();
+        self.take_names().await?;
         self.image.move_job(&mut self.batch, JobEvent::Undo, now)?;
         self.batch.put(keys::active(self.image.id()), bytes::Bytes::new());
         Ok(CommandReply::Done(Box::new(self.image.status.clone())))
