@@ -1,2 +1,3 @@
 //! The simulation, the crash matrix, and the stand-ins.
+mod matrix;
 mod simulation;

@@ -1,0 +1,68 @@
+//! The crash matrix of the engine itself, over the simulated world.
+
+use windlass_clock::{SharedClock, SystemClock};
+use windlass_engine::{Command, JobRequest, Kinds};
+use windlass_sim::matrix::{self, Case, Matrix};
+use windlass_sim::world::{Mistake, Step, StepKind, StepSpec, World};
+
+async fn case(mistake: Mistake, then: Option<Command>) -> Case {
+    let clock: SharedClock = SystemClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
+    let world = World::new(clock.clone(), 1);
+    let steps = vec![
+        Step::new("network", 2),
+        Step::new("volume", 1),
+        Step { adds: vec![Step::new("disk", 1).requires("server")], ..Step::new("server", 2) }
+            .requires("network")
+            .requires("volume"),
+        Step { fails: true, ..Step::new("broken", 1) },
+        Step::new("never", 1).requires("broken"),
+    ];
+    let spec = StepSpec { steps, exclusive: Some("site/a".into()) };
+    let request = JobRequest { kind: "step".into(), name: "m".into(), spec: spec.to_json(), ..JobRequest::default() };
+    let kinds = Kinds::new().with(StepKind::with_mistake(world.clone(), mistake));
+    Case {
+        clock,
+        kinds,
+        request,
+        then,
+        work_dir: std::env::temp_dir(),
+        fingerprint: Box::new(move || {
+            let world = world.clone();
+            Box::pin(async move { format!("{} things, {} faults", world.things().len(), world.faults().len()) })
+        }),
+    }
+}
+
+fn assert_same(matrix: &Matrix) {
+    println!("{}", matrix.to_table());
+    assert!(matrix.rows.len() > 40, "a run with few points proves little: {}", matrix.rows.len());
+    assert!(matrix.different().is_empty(), "{:#?}", matrix.different());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_killed_anywhere_ends_as_if_never_killed() {
+    let matrix = matrix::make(|| case(Mistake::None, None), 1).await;
+    assert!(matrix.clean.contains("7 things, 0 faults"), "{}", matrix.clean);
+    assert_same(&matrix);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undo_killed_anywhere_leaves_nothing() {
+    let matrix = matrix::make(|| case(Mistake::None, Some(Command::Undo)), 1).await;
+    assert!(matrix.clean.contains("0 things, 0 faults"), "{}", matrix.clean);
+    assert_same(&matrix);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_killed_anywhere_ends_as_if_never_killed() {
+    let matrix = matrix::make(|| case(Mistake::None, Some(Command::Retry)), 1).await;
+    assert_same(&matrix);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_matrix_sees_a_task_that_repeats_blindly() {
+    let matrix = matrix::make(|| case(Mistake::RepeatsBlindly, None), 1).await;
+    let different = matrix.different();
+    assert!(!different.is_empty());
+    assert!(different.iter().any(|row| row.label == "make"), "{different:#?}");
+}
