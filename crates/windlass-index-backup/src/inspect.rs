@@ -135,12 +135,12 @@ pub fn inspect_ids<R: Read>(
         Source::Backup(mut archive) => {
             let compression = archive.stream_mut().compression();
             let memory = sort_memory(options, compression);
-            let mut collected = Collected::new(folder.path(), memory, watch);
+            let mut collected = Collected::new(folder.path(), memory, options.times, watch);
             let walked = walk(archive, options, watch, &mut collected)?;
             finish(options, compression, walked, collected, &mut each)
         }
         Source::Map(mut plain, elements) => {
-            let mut collected = Collected::new(folder.path(), sort_memory(options, Compression::None), watch);
+            let mut collected = Collected::new(folder.path(), sort_memory(options, Compression::None), false, watch);
             let read = read_ids(&mut plain, elements, watch, &mut collected);
             let count =
                 read.map_err(|error| if elements == Elements::Times { unreadable_times(error) } else { error })?;
@@ -187,21 +187,25 @@ struct Collected<'w> {
     ids: Option<Sorter<'w>>,
     sorted: Option<Sorted<'w>>,
     digest: SetDigest,
+    /// Without times there is nothing to compare the digest with.
+    times_wanted: bool,
     times: Vec<(Owner, HashedSet<'w>)>,
 }
 
 impl<'w> Collected<'w> {
-    fn new(folder: &'w Path, memory: usize, watch: &'w Watch) -> Self {
+    fn new(folder: &'w Path, memory: usize, times_wanted: bool, watch: &'w Watch) -> Self {
         // An eighth is kept for joining the timestamps' ids, should they differ.
         let ids = Some(Sorter::new(folder, "ids", memory * 7 / 8, watch));
-        Self { folder, watch, memory, ids, sorted: None, digest: SetDigest::default(), times: Vec::new() }
+        Self { folder, watch, memory, ids, sorted: None, digest: SetDigest::default(), times_wanted, times: Vec::new() }
     }
 }
 
 impl Collector for Collected<'_> {
     #[inline]
     fn id(&mut self, id: &[u8], number: u64) -> Result<(), BackupError> {
-        self.digest.add(hash_of(id));
+        if self.times_wanted {
+            self.digest.add(hash_of(id));
+        }
         match &mut self.ids {
             Some(sorter) => sorter.push(id, number),
             None => Ok(()),
