@@ -1,0 +1,81 @@
+//! `cargo xtask bench NAME`: figures beside their floor or a peer, taken in the same run.
+
+mod engine;
+pub(crate) mod measure;
+mod rebalance;
+mod table;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use crate::run;
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// The durable engine on the embedded store, against bare SQLite and the disk
+    Engine {
+        /// Where the states are written; the disk that is measured
+        #[arg(long)]
+        folder: Option<PathBuf>,
+        /// Fails when a figure misses its target
+        #[arg(long)]
+        check: bool,
+    },
+    /// Reading index backups and planning, against a plain Go program, gzip and pigz
+    Rebalance {
+        /// Ids in the backups, one row each
+        #[arg(long, value_delimiter = ',', default_value = "1000000,10000000")]
+        ids: Vec<u64>,
+        /// Times each program is run; the best counts
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// Leaves out planning over three agents
+        #[arg(long)]
+        no_plan: bool,
+    },
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    match &arguments.bench {
+        Bench::Engine { folder, check } => engine::run(folder.as_deref(), *check),
+        Bench::Rebalance { ids, rounds, no_plan } => rebalance::run(ids, (*rounds).max(1), !no_plan),
+    }
+}
+
+/// Keeps the figures of a run under `target/bench/NAME.json`, with the machine they are of.
+fn keep(name: &str, mut figures: Value) -> Result<()> {
+    figures["machine"] = machine();
+    let folder = run::target_dir().join("bench");
+    std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+    let path = folder.join(format!("{name}.json"));
+    let text = serde_json::to_string_pretty(&figures).context("write the figures as JSON")?;
+    std::fs::write(&path, text + "\n").with_context(|| format!("write {}", path.display()))?;
+    println!("figures: {}", path.display());
+    Ok(())
+}
+
+/// What a figure means nothing without.
+fn machine() -> Value {
+    let line = |path: &str, key: &str| {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with(key)).unwrap_or_default();
+        line.split_once(':').map(|(_, value)| value.trim().to_owned())
+    };
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    serde_json::json!({
+        "processor": line("/proc/cpuinfo", "model name"),
+        "processors": std::thread::available_parallelism().map_or(0, usize::from),
+        "memory": line("/proc/meminfo", "MemTotal"),
+        "load_average": load.split_whitespace().next(),
+        "commit": run::output(run::program("git").args(["rev-parse", "--short=12", "HEAD"])).ok().map(|text| text.trim().to_owned()),
+    })
+}
