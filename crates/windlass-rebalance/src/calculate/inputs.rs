@@ -167,6 +167,8 @@ pub enum Mode {
     /// Moves every copy off the named agents, and moves nothing else.
     Drain {
         /// Names of the agents to empty.
+        // Beside the agents of a plan document, in which the mode is embedded.
+        #[serde(rename = "drained")]
         agents: Vec<String>,
     },
     /// Brings the copies that were on the lost agents back to R, and touches no other id.
@@ -177,6 +179,7 @@ pub enum Mode {
     /// Like deviation, but takes copies only from the named agents; all of them when the list is empty.
     Manual {
         /// Names of the agents that may give copies away.
+        #[serde(rename = "from")]
         agents: Vec<String>,
     },
 }
