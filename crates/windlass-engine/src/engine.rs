@@ -177,24 +177,20 @@ impl Shared {
         }
     }
 
-    /// Starts a coordinator for a job unless one runs here, and hands it `first`.
+    /// Starts a coordinator for a job unless one runs here, and hands it `first`. `false`: its queue is full.
     fn ensure(
         self: &Arc<Self>,
         session: &Arc<Session>,
-        seed: Option<JobSnapshot>,
+        seed: JobSnapshot,
         job: JobId,
         first: Option<Message>,
         claim: Option<Revision>,
         planned: Option<Plan>,
-    ) -> Result<(), Option<Message>> {
+    ) -> bool {
         let mut jobs = self.jobs();
         if let Some(handle) = jobs.get(&job) {
-            return match first {
-                Some(message) => handle.messages.try_send(message).map_err(|error| Some(error.into_inner())),
-                None => Ok(()),
-            };
+            return first.is_none_or(|message| handle.messages.try_send(message).is_ok());
         }
-        let Some(seed) = seed else { return Err(first) };
         let (messages, inbox) = mpsc::channel(MESSAGES);
         let (snapshot_sender, snapshots) = watch::channel(seed);
         if let Some(message) = first {
@@ -231,7 +227,7 @@ impl Shared {
         while coordinators.try_join_next().is_some() {}
         let abort = coordinators.spawn(work);
         jobs.insert(job, JobHandle { messages, snapshots, abort });
-        Ok(())
+        true
     }
 }
 
@@ -365,7 +361,7 @@ impl Engine {
         };
         let image = crate::coordinator::image::JobImage::new(record, status, Head::default());
         let seed = JobSnapshot::of(&image, image.work(), None, None);
-        let _ = self.shared.ensure(&session, Some(seed), id, None, claim, Some(plan));
+        self.shared.ensure(&session, seed, id, None, claim, Some(plan));
         Ok(id)
     }
 
@@ -417,7 +413,7 @@ impl Engine {
             let (reply, answer) = oneshot::channel();
             let message = Message::Command { command, request: request.clone(), reply };
             let mut ended = self.shared.ended.subscribe();
-            if self.shared.ensure(&session, Some(seed), job, Some(message), None, None).is_ok()
+            if self.shared.ensure(&session, seed, job, Some(message), None, None)
                 && let Ok(answer) = answer.await
             {
                 return Ok(answer);
@@ -550,7 +546,7 @@ async fn recover(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<(), Eng
         }
         if let Some(image) = load::load(&*shared.store, job).await? {
             let seed = JobSnapshot::of(&image, image.work(), None, None);
-            let _ = shared.ensure(session, Some(seed), job, None, None, None);
+            shared.ensure(session, seed, job, None, None, None);
         }
     }
     Ok(())

@@ -185,7 +185,7 @@ pub async fn job(store: &dyn Store, kinds: &Kinds, id: JobId, now: Timestamp) ->
                 }
                 (_, Some(at)) => format!("the end of the pause at {at}, or `windlass resume`"),
                 _ => "`windlass resume`: it was paused by a person".to_owned(),
-            })
+            });
         }
         _ => {}
     }

@@ -84,7 +84,7 @@ impl Harness {
         let clock = SystemClock::starting_at(start);
         let shared: SharedClock = clock.clone();
         let dice = Seeded::new(seed);
-        let calm = dice.next_u64() % 4 == 0;
+        let calm = dice.next_u64().is_multiple_of(4);
         let hostility = if calm {
             Hostility { delay_ms: 5, ..Hostility::default() }
         } else {

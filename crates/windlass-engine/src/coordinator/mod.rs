@@ -216,10 +216,10 @@ impl Coordinator {
     async fn work(&mut self) -> Result<End, EngineError> {
         self.adopt().await?;
         self.publish();
-        if self.image.status.state == JobState::Pending {
-            if let Some(end) = self.activate().await? {
-                return Ok(end);
-            }
+        if self.image.status.state == JobState::Pending
+            && let Some(end) = self.activate().await?
+        {
+            return Ok(end);
         }
         // Whoever woke a job that was at rest has left a message.
         self.drain_inbox().await?;

@@ -1,3 +1,4 @@
 //! The engine on stores in memory and on disk, over a simulated world.
 
+mod embedded;
 mod jobs;
