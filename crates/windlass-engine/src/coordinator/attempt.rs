@@ -31,10 +31,36 @@ struct Running {
     interruptible: bool,
     stall: Duration,
     last_sign: Duration,
-    stalled: bool,
+    /// The end of the task's deadline, on the monotonic clock.
+    ends_by: Option<Duration>,
+    /// Why it was asked to stop, when it was for itself.
+    stopped: Option<Stopped>,
     abort: tokio::task::AbortHandle,
     /// Held for as long as the attempt runs.
     _places: Vec<OwnedSemaphorePermit>,
+}
+
+/// Why an attempt was asked to stop, apart from cancel, pause and shutdown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stopped {
+    /// It showed no sign of life.
+    Stalled,
+    /// The task's deadline passed.
+    Late,
+}
+
+impl Stopped {
+    /// The failure that an attempt has which was stopped for this.
+    pub(super) fn failure(self) -> Failure {
+        match self {
+            Self::Stalled => Failure::new(
+                "stalled",
+                ErrorClass::UnknownOutcome,
+                "it showed no sign of life for longer than its stall limit",
+            ),
+            Self::Late => Failure::permanent("deadline_passed", "it did not end within its deadline"),
+        }
+    }
 }
 
 pub(super) struct Attempts {
@@ -89,13 +115,16 @@ impl Attempts {
         }
     }
 
-    pub(super) fn forget(&mut self, id: TaskId, epoch: Epoch) {
-        if self.running.get(&id).is_some_and(|running| running.epoch == epoch) {
-            self.running.remove(&id);
-            self.shared.place_freed.send_modify(|n| *n += 1);
-        }
+    /// Forgets an attempt that has ended; tells why it had been asked to stop, if it was for itself.
+    pub(super) fn forget(&mut self, id: TaskId, epoch: Epoch) -> Option<Stopped> {
         // Reaps what has ended, so that the set does not grow.
         while self.tasks.try_join_next().is_some() {}
+        if self.running.get(&id).is_none_or(|running| running.epoch != epoch) {
+            return None;
+        }
+        let running = self.running.remove(&id);
+        self.shared.place_freed.send_modify(|n| *n += 1);
+        running?.stopped
     }
 
     /// Asks every interruptible attempt to stop at its next safe point.
@@ -114,31 +143,35 @@ impl Attempts {
         stopped
     }
 
-    /// Asks attempts that show no sign of life to stop; aborts them when they do not. Tells which, and whether
-    /// they were aborted.
-    pub(super) fn stalled(&mut self, now: Duration) -> Vec<(TaskId, Epoch, bool)> {
-        let mut stalled = Vec::new();
+    /// Asks attempts to stop that show no sign of life or are over their deadline; aborts them when they do not
+    /// within another stall limit. Tells which, why, and whether they were aborted.
+    pub(super) fn overdue(&mut self, now: Duration) -> Vec<(TaskId, Epoch, Stopped, bool)> {
+        let mut overdue = Vec::new();
         for (id, running) in &mut self.running {
-            if now.saturating_sub(running.last_sign) < running.stall {
+            let late = running.ends_by.is_some_and(|end| now >= end);
+            if !late && now.saturating_sub(running.last_sign) < running.stall {
                 continue;
             }
-            running.last_sign = now;
-            let aborted = running.stalled;
+            let aborted = running.stopped.is_some();
             if aborted {
                 running.abort.abort();
             }
-            running.stalled = true;
+            let why = *running.stopped.get_or_insert(if late { Stopped::Late } else { Stopped::Stalled });
+            running.last_sign = now;
+            running.ends_by = None;
             running.cancel.cancel();
-            stalled.push((*id, running.epoch, aborted));
+            overdue.push((*id, running.epoch, why, aborted));
         }
-        stalled
+        overdue
     }
 
-    pub(super) fn next_stall(&self, now: Duration) -> Option<Duration> {
-        self.running
-            .values()
-            .map(|running| (running.last_sign + running.stall).saturating_sub(now).max(Duration::from_millis(1)))
-            .min()
+    /// The time until the next attempt is overdue.
+    pub(super) fn next_overdue(&self, now: Duration) -> Option<Duration> {
+        let moment = |running: &Running| {
+            let stall = running.last_sign + running.stall;
+            running.ends_by.map_or(stall, |end| end.min(stall)).saturating_sub(now).max(Duration::from_millis(1))
+        };
+        self.running.values().map(moment).min()
     }
 }
 
@@ -197,13 +230,20 @@ impl Coordinator {
             // Ends unheard only when the coordinator is gone; the next one finds the claim and repeats.
             let _ = messages.send(Message::Ended { task: id, epoch, result }).await;
         });
+        let now = self.shared.clock.monotonic();
+        let spent = self.image.tasks[&id]
+            .status
+            .started
+            .map_or(0, |started| self.now().as_millisecond().saturating_sub(started.as_millisecond()));
+        let left = policy.deadline_ms.map(|limit| limit.saturating_sub(u64::try_from(spent).unwrap_or(0)));
         let running = Running {
             epoch,
             cancel,
             interruptible: policy.interruptible,
             stall: Duration::from_millis(policy.stall_ms.max(1)),
-            last_sign: self.shared.clock.monotonic(),
-            stalled: false,
+            last_sign: now,
+            ends_by: left.map(|left| now + Duration::from_millis(left)),
+            stopped: None,
             abort,
             _places: places,
         };

@@ -462,21 +462,19 @@ impl Coordinator {
         if let Some(message) = message {
             self.take_in(message).await?;
         }
-        self.stop_stalled().await?;
+        self.stop_overdue().await?;
         Ok(None)
     }
 
-    /// Stops attempts that show no sign of life: first by asking, then where they stand.
-    async fn stop_stalled(&mut self) -> Result<(), EngineError> {
-        for (task, epoch, aborted) in self.attempts.stalled(self.shared.clock.monotonic()) {
+    /// Stops attempts that are overdue: first by asking, then where they stand.
+    async fn stop_overdue(&mut self) -> Result<(), EngineError> {
+        for (task, epoch, why, aborted) in self.attempts.overdue(self.shared.clock.monotonic()) {
             if aborted {
-                let text = "it showed no sign of life for longer than its stall limit and did not stop when asked";
-                let failure = Failure::new("stalled", ErrorClass::UnknownOutcome, text);
-                self.ended(task, epoch, Err(failure)).await?;
+                self.ended(task, epoch, Err(Failure::interrupted())).await?;
             } else {
                 let now = self.now();
-                self.image.log(&mut self.batch, now, Level::Warn, "task.stalled", Some(task), |name| {
-                    format!("{name} has shown no sign of life for longer than its stall limit; it is asked to stop")
+                self.image.log(&mut self.batch, now, Level::Warn, "task.overdue", Some(task), |name| {
+                    format!("{name} is asked to stop: {}", why.failure())
                 });
             }
         }
@@ -509,7 +507,7 @@ impl Coordinator {
         let mono = self.shared.clock.monotonic();
         let stored = (!self.progress_dirty.is_empty())
             .then(|| (self.progress_stored + PROGRESS_EVERY).saturating_sub(mono).max(Duration::from_millis(1)));
-        [wall, stored, self.attempts.next_stall(mono)].into_iter().flatten().min()
+        [wall, stored, self.attempts.next_overdue(mono)].into_iter().flatten().min()
     }
 
     fn deadline(&self) -> Option<Timestamp> {
@@ -617,11 +615,16 @@ impl Coordinator {
 
     /// An attempt has ended.
     async fn ended(&mut self, id: TaskId, epoch: Epoch, result: Result<Finished, Failure>) -> Result<(), EngineError> {
-        self.attempts.forget(id, epoch);
+        let stopped = self.attempts.forget(id, epoch);
         self.progress_dirty.remove(&id);
         if !self.image.holds(id, epoch) {
             return Ok(());
         }
+        // What was stopped for itself has failed for that reason, not because somebody wanted it to stop.
+        let result = match (result, stopped) {
+            (Err(failure), Some(stopped)) if failure.class == ErrorClass::Interrupted => Err(stopped.failure()),
+            (result, _) => result,
+        };
         let accepted = match result {
             Ok(finished) => self.accept(id, epoch, finished).await?,
             Err(failure) => Err(failure),

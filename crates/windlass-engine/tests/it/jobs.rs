@@ -300,3 +300,18 @@ async fn a_preview_runs_only_what_changes_nothing_and_stores_nothing() {
     assert_eq!(preview.would_run.iter().map(|task| task.name()).collect::<Vec<_>>(), ["step.make[make]"]);
     assert_eq!((bench.world.calls(), bench.store.revision().await.unwrap().0), (0, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_without_a_sign_of_life_is_stopped_and_tried_again_until_it_fails() {
+    let mut bench = Bench::new();
+    let engine = bench.engine().await;
+    // The step sleeps for a day at each attempt; its type's stall limit is half an hour.
+    let slow = Step { takes_ms: 86_400_000, ..Step::new("a", 1) };
+    let job = engine.submit(request(vec![slow])).await.unwrap();
+    let status = engine.wait(job).await.unwrap();
+    assert_eq!(status.result, Some(JobResult::Failed));
+    let view = view::job(&bench.store, &bench.kinds(), job, bench.clock.wall()).await.unwrap();
+    let failures: Vec<_> = view.tasks[0].status.attempts.iter().flat_map(|attempt| &attempt.failure).collect();
+    assert_eq!((failures.len(), failures[0].code.as_str()), (12, "stalled"));
+    assert_eq!(bench.world.calls(), 0);
+}

@@ -1,4 +1,6 @@
 //! The engine on stores in memory and on disk, over a simulated world.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
+
 mod embedded;
 mod jobs;
