@@ -22,6 +22,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use windlass_clock::{Seeded, SharedClock, SystemClock};
+use windlass_engine::probe::{Moment, NoProbe, Point, Probe, SharedProbe};
 use windlass_engine::{
     Engine, EngineConfig, Finished, JobRequest, Kind, Kinds, PlanContext, SpecFault, TaskContext, TaskType,
 };
@@ -118,6 +119,31 @@ impl TaskType for DoNothing {
     }
 }
 
+/// Times every commit to the state store.
+#[derive(Debug)]
+struct Stopwatch {
+    clock: SharedClock,
+    began: Mutex<Option<Duration>>,
+    commits: Mutex<Vec<Duration>>,
+}
+
+#[async_trait]
+impl Probe for Stopwatch {
+    async fn at(&self, point: Point<'_>) {
+        let now = self.clock.monotonic();
+        let mut began = self.began.lock().unwrap_or_else(PoisonError::into_inner);
+        match point.moment {
+            Moment::BeforeCommit => *began = Some(now),
+            Moment::AfterCommit => {
+                if let Some(began) = began.take() {
+                    self.commits.lock().unwrap_or_else(PoisonError::into_inner).push(now.saturating_sub(began));
+                }
+            }
+            Moment::BeforeEffect | Moment::AfterEffect => {}
+        }
+    }
+}
+
 struct Bench {
     engine: Engine,
     clock: SharedClock,
@@ -127,13 +153,17 @@ struct Bench {
 
 impl Bench {
     async fn open(folder: &Path) -> Result<Self, Failed> {
-        let clock = SystemClock::real();
+        Self::open_with(folder, SystemClock::real(), Arc::new(NoProbe)).await
+    }
+
+    async fn open_with(folder: &Path, clock: SharedClock, probe: SharedProbe) -> Result<Self, Failed> {
         let store = EmbeddedStore::open(&folder.join("state"), Options::new(clock.clone()))?;
         let moments = Arc::<Mutex<Moments>>::default();
         let kinds = Kinds::new().with(Nothing { moments: moments.clone() });
         let work = folder.join("work");
         let config = EngineConfig {
             places: PLACES,
+            probe,
             ..EngineConfig::new(Arc::new(store), clock.clone(), Seeded::shared(1), kinds, work)
         };
         Ok(Self { engine: Engine::open(config).await?, clock, moments, folder: folder.to_owned() })
@@ -223,7 +253,9 @@ async fn tasks(dir: &Path, jobs: u64, total: u64) -> Result<Value, Failed> {
 
 /// Jobs of three tasks in a chain, one after another, with the disk measured in between.
 async fn steps(dir: &Path, jobs: u64) -> Result<Value, Failed> {
-    let bench = Bench::open(dir).await?;
+    let clock = SystemClock::real();
+    let watch = Arc::new(Stopwatch { clock: clock.clone(), began: Mutex::default(), commits: Mutex::default() });
+    let bench = Bench::open_with(dir, clock, watch.clone()).await?;
     let spec = json!({ "tasks": 3, "chain": true });
     let (mut times, mut syncs) = (Vec::new(), Vec::new());
     for number in 0..jobs {
@@ -236,9 +268,16 @@ async fn steps(dir: &Path, jobs: u64) -> Result<Value, Failed> {
         bench.run(spec.clone()).await?;
         times.push(bench.clock.monotonic().saturating_sub(began));
     }
+    let commits = std::mem::take(&mut *watch.commits.lock().unwrap_or_else(PoisonError::into_inner));
+    let per_job = commits.len() as f64 / jobs.max(1) as f64;
+    let committing: Duration = commits.iter().sum();
+    let all: Duration = times.iter().sum();
     let (job, sync) = (Latency::of(times), Latency::of(syncs));
     Ok(json!({
         "job": job,
+        "commits_per_job": per_job,
+        "commit": Latency::of(commits),
+        "part_of_time_in_commits": committing.as_secs_f64() / all.as_secs_f64(),
         "fdatasync_p50_us": sync.p50_us,
         "allowed_p50_us": 12.0 * sync.p50_us + 500.0,
     }))

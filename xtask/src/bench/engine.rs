@@ -155,6 +155,8 @@ fn figures(rounds: &[Value], steps: &Value, dispatch: &Value, accept: &Value, id
             Some(Target::Below(number(steps, "/allowed_p50_us")?)),
         ),
         micros("job of three steps, p99", number(steps, "/job/p99_us")?, None),
+        plain("commits of such a job", number(steps, "/commits_per_job")?, ""),
+        micros("one of these commits, p50", number(steps, "/commit/p50_us")?, None),
         micros("dispatch, p50", number(dispatch, "/gap/p50_us")?, None),
         micros("dispatch, p99", number(dispatch, "/gap/p99_us")?, Some(Target::Below(1e6))),
         Figure {
