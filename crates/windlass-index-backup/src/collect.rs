@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -60,7 +61,7 @@ pub struct CollectedCopies {
 /// As [`crate::inspect()`], and [`crate::Code::WorkFailed`] if `out` cannot be written.
 pub fn collect_copies<R: Read>(input: R, options: &ReadOptions, out: &Path) -> Result<CollectedCopies, BackupError> {
     let options = ReadOptions { form: Form::Backup, times: true, ..options.clone() };
-    let watch = &*options.watch;
+    let watch = &options.watch;
     let folder = work_folder(&options.work_dir)?;
     let Source::Backup(mut archive) = open(input, &options, watch)? else {
         unreachable!("a form of Backup opens as an archive");
@@ -113,7 +114,7 @@ struct Sorters<'w> {
 }
 
 impl<'w> Sorters<'w> {
-    fn new(folder: &'w Path, memory: usize, watch: &'w Watch) -> Self {
+    fn new(folder: &'w Path, memory: usize, watch: &'w Arc<Watch>) -> Self {
         let sides = |names, share| Sides { folder, watch, memory: memory / share, names, open: Vec::new() };
         Self {
             ids: Some(Sorter::new(folder, "ids", memory * 3 / 8, watch)),
@@ -153,7 +154,7 @@ impl Collector for Sorters<'_> {
 /// One kind of side file, for each place and engine that has one.
 struct Sides<'w> {
     folder: &'w Path,
-    watch: &'w Watch,
+    watch: &'w Arc<Watch>,
     memory: usize,
     names: [&'static str; 4],
     open: Vec<(Owner, Sorter<'w>)>,

@@ -3,9 +3,9 @@
 use std::cmp::Ordering;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
-use sha2::{Digest, Sha256};
 
 use crate::compression::Compression;
 use crate::error::{BackupError, Code, Stage};
@@ -16,6 +16,7 @@ use crate::metadata::{Engine, Metadata, judge};
 use crate::objects::ObjectProperties;
 use crate::options::{Form, ReadMode, ReadOptions};
 use crate::sort::{Record, Sorted, Sorter};
+use crate::sums::Sums;
 use crate::tar::printable;
 use crate::walk::{Collector, EntrySeen, Owner, Place, Presence, Source, Walked, open, read_ids, walk};
 use crate::warnings::Warning;
@@ -130,7 +131,7 @@ pub fn inspect_ids<R: Read>(
     mut each: impl FnMut(&[u8], u64) -> std::io::Result<()>,
 ) -> Result<Inspection, BackupError> {
     let folder = work_folder(&options.work_dir)?;
-    let watch = &*options.watch;
+    let watch = &options.watch;
     match open(input, options, watch)? {
         Source::Backup(mut archive) => {
             let compression = archive.stream_mut().compression();
@@ -182,7 +183,7 @@ pub(crate) fn sort_memory(options: &ReadOptions, compression: Compression) -> us
 /// What the walk collects for an inspection.
 struct Collected<'w> {
     folder: &'w Path,
-    watch: &'w Watch,
+    watch: &'w Arc<Watch>,
     memory: usize,
     ids: Option<Sorter<'w>>,
     sorted: Option<Sorted<'w>>,
@@ -193,7 +194,7 @@ struct Collected<'w> {
 }
 
 impl<'w> Collected<'w> {
-    fn new(folder: &'w Path, memory: usize, times_wanted: bool, watch: &'w Watch) -> Self {
+    fn new(folder: &'w Path, memory: usize, times_wanted: bool, watch: &'w Arc<Watch>) -> Self {
         // An eighth is kept for joining the timestamps' ids, should they differ.
         let ids = Some(Sorter::new(folder, "ids", memory * 7 / 8, watch));
         Self { folder, watch, memory, ids, sorted: None, digest: SetDigest::default(), times_wanted, times: Vec::new() }
@@ -289,10 +290,17 @@ fn summarize(
     let differ = times.as_ref().is_some_and(|times| times.digest != collected.digest);
     let mut id_hashes =
         differ.then(|| Sorter::new(collected.folder, "id-hashes", collected.memory / 8, collected.watch));
-    let mut sums = Sums::default();
+    let mut sums = Sums::new(matches!(collected.sorted, Some(Sorted::Merge(_))));
+    let (mut not_movable, mut not_movable_ids) = (0, Vec::new());
     if let Some(mut sorted) = collected.sorted.take() {
         while let Some(record) = sorted.next()? {
             sums.add(record);
+            if !is_movable(record.id()) {
+                not_movable += 1;
+                if not_movable_ids.len() < MOST_LISTED {
+                    not_movable_ids.push(printable(record.id()));
+                }
+            }
             each(record.id(), record.value()).map_err(|error| BackupError::work("hand on an id", error))?;
             if let Some(hashes) = &mut id_hashes {
                 hashes.push(&kept_part(hash_of(record.id())), 0)?;
@@ -304,12 +312,10 @@ fn summarize(
         (Some(times), None) => Some(Timestamps { count: times.digest.count(), missing: 0, unknown: 0 }),
         (Some(times), Some(ids)) => Some(join(ids.finish()?, times, &collected)?),
     };
-    if sums.not_movable > 0 {
-        let count = sums.not_movable;
-        walked.warnings.add("not_movable", || format!("{count} ids are empty or not UTF-8 and cannot be moved"));
+    if not_movable > 0 {
+        walked.warnings.add("not_movable", || format!("{not_movable} ids are empty or not UTF-8 and cannot be moved"));
     }
-    let count = sums.count;
-    let (ids_sha256, pairs_sha256) = sums.finish();
+    let (count, ids_sha256, pairs_sha256) = sums.finish();
     Ok(Inspection {
         form: Form::Backup,
         compression,
@@ -329,8 +335,8 @@ fn summarize(
             Presence::Read(count) => count,
             Presence::Missing | Presence::Unreadable => 0,
         },
-        not_movable: sums.not_movable,
-        not_movable_ids: sums.not_movable_ids,
+        not_movable,
+        not_movable_ids,
         warnings: walked.warnings.take(),
         bytes_read: collected.watch.bytes_read(),
         plain_bytes: collected.watch.plain_bytes(),
@@ -361,65 +367,6 @@ fn join(mut ids: Sorted<'_>, times: HashedSet<'_>, collected: &Collected<'_>) ->
         if order.is_ge() {
             time = times.next()?.map(hash);
         }
-    }
-}
-
-/// Checksums and counts over the sorted ids. Small updates are gathered, which the hash function likes better.
-struct Sums {
-    ids: Sha256,
-    pairs: Sha256,
-    id_bytes: Vec<u8>,
-    pair_bytes: Vec<u8>,
-    count: u64,
-    not_movable: u64,
-    not_movable_ids: Vec<String>,
-}
-
-impl Default for Sums {
-    fn default() -> Self {
-        Self {
-            ids: Sha256::new(),
-            pairs: Sha256::new(),
-            id_bytes: Vec::new(),
-            pair_bytes: Vec::new(),
-            count: 0,
-            not_movable: 0,
-            not_movable_ids: Vec::new(),
-        }
-    }
-}
-
-impl Sums {
-    /// Small enough for the first-level cache, twice.
-    const GATHERED: usize = 8 * 1024;
-
-    #[inline]
-    fn add(&mut self, record: Record<'_>) {
-        self.count += 1;
-        self.id_bytes.extend_from_slice(record.framed_id());
-        self.pair_bytes.extend_from_slice(record.bytes());
-        if self.pair_bytes.len() >= Self::GATHERED {
-            self.hash_gathered();
-        }
-        let id = record.id();
-        if !is_movable(id) {
-            self.not_movable += 1;
-            if self.not_movable_ids.len() < MOST_LISTED {
-                self.not_movable_ids.push(printable(id));
-            }
-        }
-    }
-
-    fn hash_gathered(&mut self) {
-        self.ids.update(&self.id_bytes);
-        self.pairs.update(&self.pair_bytes);
-        self.id_bytes.clear();
-        self.pair_bytes.clear();
-    }
-
-    fn finish(&mut self) -> ([u8; 32], [u8; 32]) {
-        self.hash_gathered();
-        (self.ids.finalize_reset().into(), self.pairs.finalize_reset().into())
     }
 }
 

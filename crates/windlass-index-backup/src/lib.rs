@@ -33,6 +33,7 @@ mod objects;
 mod options;
 mod plain;
 mod sort;
+mod sums;
 mod tar;
 mod walk;
 mod warnings;

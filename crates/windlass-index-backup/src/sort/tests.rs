@@ -7,7 +7,7 @@ use super::*;
 
 fn sorted(pairs: &[(Vec<u8>, u64)], memory: usize) -> Vec<(Vec<u8>, u64)> {
     let folder = tempfile::tempdir().unwrap();
-    let watch = Watch::default();
+    let watch = Arc::new(Watch::default());
     let mut sorter = Sorter::new(folder.path(), "ids", memory, &watch);
     sorter.memory = memory;
     for (id, value) in pairs {
@@ -66,7 +66,7 @@ fn ids_longer_than_the_memory_pass() {
 #[test]
 fn a_stopped_sort_ends_with_cancelled() {
     let folder = tempfile::tempdir().unwrap();
-    let watch = Watch::default();
+    let watch = Arc::new(Watch::default());
     let mut sorter = Sorter::new(folder.path(), "ids", 0, &watch);
     watch.stop();
     let error = (0..1_000_000u64).find_map(|n| sorter.push(&n.to_be_bytes(), n).err()).unwrap();
