@@ -1,0 +1,20 @@
+//! `windlass cancel JOB`
+
+use super::steer::{Stay, steer};
+use crate::app::App;
+use crate::control::Order;
+use crate::exit::Exit;
+
+/// Which job, and what of its effects.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The job: its name, its id, or the beginning or end of its id
+    job: String,
+    /// Undo what it did as soon as nothing of it runs any more
+    #[arg(long)]
+    undo: bool,
+}
+
+pub(super) async fn run(app: &App, args: Args) -> anyhow::Result<Exit> {
+    steer(app, &args.job, Order::Cancel { undo: args.undo }, Stay::UntilRest).await
+}

@@ -1,0 +1,58 @@
+//! `windlass jobs`
+
+use serde_json::json;
+use windlass_engine::view;
+use windlass_model::job::JobState;
+
+use crate::app::App;
+use crate::exit::Exit;
+use crate::{figures, verdict};
+
+/// Which jobs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only those of this kind
+    #[arg(long, value_name = "KIND")]
+    kind: Option<String>,
+    /// Only those that are not over
+    #[arg(long)]
+    unfinished: bool,
+    /// Only those with this label, `name` or `name=value`; may be repeated
+    #[arg(long, value_name = "LABEL")]
+    label: Vec<String>,
+}
+
+pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
+    let mut jobs = match app.state()?.read()? {
+        Some(store) => view::jobs(&*store).await?,
+        None => Vec::new(),
+    };
+    jobs.retain(|job| {
+        args.kind.as_ref().is_none_or(|kind| job.kind == *kind)
+            && (!args.unfinished || job.status.state.is_active() || job.status.state == JobState::UndoFailed)
+            && args.label.iter().all(|label| match label.split_once('=') {
+                Some((name, value)) => job.labels.get(name).is_some_and(|found| found == value),
+                None => job.labels.contains_key(label),
+            })
+    });
+    let now = app.setting.clock.wall();
+    app.output.result(&json!({ "jobs": jobs }), || {
+        if jobs.is_empty() {
+            return "no jobs\n".to_owned();
+        }
+        figures::table(
+            ["job", "kind", "name", "state", "submitted", "took"],
+            jobs.iter().map(|job| {
+                [
+                    job.id.to_string(),
+                    job.kind.clone(),
+                    job.name.clone(),
+                    verdict::state(&job.status),
+                    figures::moment(job.created),
+                    figures::span(job.status.elapsed(now)),
+                ]
+            }),
+        )
+    })?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,97 @@
+//! The commands, one file each.
+
+mod cancel;
+mod completions;
+mod confirm;
+mod demo;
+mod index;
+mod jobs;
+mod kinds;
+mod log;
+mod pause;
+mod plan;
+mod report;
+mod resume;
+mod retry;
+mod run;
+mod schema;
+mod show;
+mod sim;
+mod steer;
+mod undo;
+mod why;
+
+use clap::Subcommand;
+
+use crate::app::App;
+use crate::exit::Exit;
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run one real job on parts that come with this program, and show what it does
+    Demo(demo::Args),
+    /// Show what a job would do; changes nothing
+    Plan(plan::Args),
+    /// Plan and run a job here, in the foreground; the same command resumes it
+    Run(run::Args),
+    /// List the jobs
+    Jobs(jobs::Args),
+    /// Show a job and its tasks
+    Show(show::Args),
+    /// Say what a job or a task waits for, or why it failed
+    Why(why::Args),
+    /// Print the log of a job
+    Log(log::Args),
+    /// Print what a job did, with receipts
+    Report(report::Args),
+    /// Pause a job at its next safe point
+    Pause(pause::Args),
+    /// Go on with a paused or interrupted job, in the foreground
+    Resume(resume::Args),
+    /// Give a job up
+    Cancel(cancel::Args),
+    /// Undo what an ended job did, in the foreground
+    Undo(undo::Args),
+    /// Make the outcome of an ended job permanent
+    Confirm(confirm::Args),
+    /// Run the tasks of an ended job again that did not succeed, in the foreground
+    Retry(retry::Args),
+    /// List the kinds of jobs
+    Kinds(kinds::Args),
+    /// Print the JSON Schema of a kind's job files
+    Schema(schema::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+    /// Look into index backups
+    #[command(subcommand)]
+    Index(index::Command),
+    /// Stand-ins of remote systems, for tests and examples
+    #[command(subcommand, hide = true)]
+    Sim(sim::Command),
+}
+
+/// Runs a command.
+pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Demo(args) => demo::run(app, &args).await,
+        Command::Plan(args) => plan::run(app, &args).await,
+        Command::Run(args) => run::run(app, &args).await,
+        Command::Jobs(args) => jobs::run(app, &args).await,
+        Command::Show(args) => show::run(app, &args).await,
+        Command::Why(args) => why::run(app, &args).await,
+        Command::Log(args) => log::run(app, &args).await,
+        Command::Report(args) => report::run(app, &args).await,
+        Command::Pause(args) => pause::run(app, &args).await,
+        Command::Resume(args) => resume::run(app, args).await,
+        Command::Cancel(args) => cancel::run(app, args).await,
+        Command::Undo(args) => undo::run(app, args).await,
+        Command::Confirm(args) => confirm::run(app, args).await,
+        Command::Retry(args) => retry::run(app, args).await,
+        Command::Kinds(args) => kinds::run(app, &args),
+        Command::Schema(args) => schema::run(app, &args),
+        Command::Completions(args) => completions::run(app, &args),
+        Command::Index(index::Command::Inspect(args)) => index::inspect(app, &args).await,
+        Command::Sim(sim::Command::Vald(args)) => sim::vald(app, &args).await,
+    }
+}

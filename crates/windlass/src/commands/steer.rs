@@ -1,0 +1,141 @@
+//! What pause, resume, cancel, undo, confirm and retry have in common: the job may be in the hands of another
+//! process, which is then asked, or in nobody's, and then it is taken up here.
+
+use std::time::Duration;
+
+use serde_json::json;
+use windlass_clock::deadline;
+use windlass_engine::view;
+use windlass_model::JobId;
+use windlass_model::job::{JobState, JobStatus};
+use windlass_store::StoreError;
+
+use super::run::{STOPPING, finish};
+use crate::app::App;
+use crate::control::{self, Order, Request};
+use crate::exit::Exit;
+use crate::interrupt::Interrupt;
+use crate::problem::Problem;
+use crate::state::{Held, StateFolder};
+use crate::verdict;
+
+/// How often a state folder is tried that is held at one moment and free at the next.
+const TRIES: usize = 20;
+/// Time between these.
+const BETWEEN: Duration = Duration::from_millis(100);
+/// How long a pause that was given here waits for running tasks. They stop at shutdown in any case.
+const PAUSE_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long this process stays after its order was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stay {
+    /// Until the order is stored, and a pause reached.
+    Briefly,
+    /// Until the job rests, in the foreground.
+    UntilRest,
+}
+
+/// Whom to give the order to.
+enum Whom {
+    Ourselves(Box<Held>),
+    Holder { pid: u32, command: String, address: Option<String> },
+}
+
+/// Gives `order` to the job that `given` names.
+pub(super) async fn steer(app: &App, given: &str, order: Order, stay: Stay) -> anyhow::Result<Exit> {
+    let state = app.state()?;
+    // Nothing may be made in a folder that holds no state.
+    let job = view::find(&*state.read_for(given)?, given).await?;
+    let request = Request { order, job: job.to_string(), request_id: app.setting.request_id() };
+    for _ in 0..TRIES {
+        match whom(app, &state).await? {
+            Whom::Ourselves(held) => return here(app, *held, request, stay).await,
+            Whom::Holder { pid, command, address: Some(address) } => {
+                app.output.note(format!("process {pid} ({command}) holds the state and is asked"));
+                match control::ask(&address, &request, &*app.setting.clock).await {
+                    Ok(answer) => {
+                        let (job, status) = answer.into_status()?;
+                        return told(app, job, &status, true);
+                    }
+                    // It may have ended in between: then somebody else, or we, can do it.
+                    Err(error) if state.holder()?.is_some_and(|holder| holder.pid == pid) => return Err(error),
+                    Err(_) => {}
+                }
+            }
+            // It has just started, or it is about to end.
+            Whom::Holder { address: None, .. } => app.setting.clock.sleep(BETWEEN).await,
+        }
+    }
+    let problem = match state.holder()? {
+        Some(holder) => Problem::unreachable(format!("{holder} holds the state and does not listen"))
+            .hint("wait for it or stop it, then give the command again"),
+        None => Problem::unreachable("the state folder is taken and given up too often").hint("try again"),
+    };
+    Err(problem.into())
+}
+
+async fn whom(app: &App, state: &StateFolder) -> anyhow::Result<Whom> {
+    let held = match state.holder()? {
+        Some(holder) => Some(holder),
+        None => match state.open(&app.setting, None).await {
+            Ok(held) => return Ok(Whom::Ourselves(Box::new(held))),
+            // Somebody was faster.
+            Err(error) if matches!(error.downcast_ref(), Some(StoreError::Held(_))) => state.holder()?,
+            Err(error) => return Err(error),
+        },
+    };
+    Ok(match held {
+        Some(holder) => Whom::Holder { pid: holder.pid, command: holder.command, address: holder.address },
+        None => Whom::Holder { pid: 0, command: String::new(), address: None },
+    })
+}
+
+async fn here(app: &App, held: Held, request: Request, stay: Stay) -> anyhow::Result<Exit> {
+    let interrupt = Interrupt::listen(&app.output, STOPPING)?;
+    let order = request.order;
+    let answer = control::obey(&held.engine, &*app.setting.clock, request).await;
+    let (job, mut status) = match answer.into_status() {
+        Ok(done) => done,
+        Err(refused) => {
+            held.close().await?;
+            return Err(refused);
+        }
+    };
+    if stay == Stay::UntilRest {
+        let exit = finish(app, held, interrupt, job).await?;
+        // A job that was to be cancelled and is, is a success of the command.
+        return Ok(if matches!(order, Order::Cancel { .. }) && exit == Exit::Failed {
+            cancelled(app, job).await?
+        } else {
+            exit
+        });
+    }
+    if status.state == JobState::Pausing
+        && let Some(mut snapshots) = held.engine.watch(job)
+    {
+        let reached = snapshots.wait_for(|snapshot| snapshot.status.state != JobState::Pausing);
+        let waited = tokio::select! {
+            waited = deadline(&*app.setting.clock, PAUSE_WITHIN, reached) => waited,
+            () = interrupt.came() => return Ok(Exit::Interrupted),
+        };
+        if let Ok(Ok(snapshot)) = waited {
+            status = snapshot.status.clone();
+        }
+    }
+    held.close().await?;
+    told(app, job, &status, false)
+}
+
+/// Done if the job is cancelled or its effects are undone, failed if some of them are still there.
+async fn cancelled(app: &App, job: JobId) -> anyhow::Result<Exit> {
+    let store = app.state()?.read_for(&job.to_string())?;
+    let job = view::job(&*store, &app.setting.kinds, job, app.setting.clock.wall()).await?;
+    Ok(if job.status.state == JobState::UndoFailed { Exit::Failed } else { Exit::Done })
+}
+
+fn told(app: &App, job: JobId, status: &JobStatus, asked: bool) -> anyhow::Result<Exit> {
+    app.output.result(&json!({ "job": job, "status": status, "asked_holder": asked }), || {
+        format!("job {job} is {}\n", verdict::state(status))
+    })?;
+    Ok(Exit::Done)
+}

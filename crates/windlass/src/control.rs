@@ -1,0 +1,354 @@
+//! How one `windlass` asks another, which holds the state folder, to do something to a job.
+//!
+//! The holder listens on a Unix socket in the state folder and writes its path into the lock file as its address
+//! (`unix:/path`). A request is one line of JSON and so is the answer; one request to a connection:
+//!
+//! ```text
+//! > {"command":"pause","for_ms":3600000,"job":"nightly","request_id":"…"}
+//! < {"done":{"job":"01…","status":{…}}}      or      < {"refused":{"code":"no_such_job","message":"…"}}
+//! ```
+//!
+//! Only the same user (and root) is heard. Lines, connections and waits are bounded.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
+use windlass_clock::{Clock, SharedClock, deadline};
+use windlass_engine::{Command, CommandReply, Engine, EngineError, view};
+use windlass_model::JobId;
+use windlass_model::job::JobStatus;
+
+use crate::problem::Problem;
+
+/// The socket in a state folder.
+const SOCKET: &str = "control.sock";
+/// Longest path that a socket address holds, with its end, on every system we run on.
+const LONGEST_PATH: usize = 100;
+/// Longest line in bytes.
+const LONGEST_LINE: u64 = 64 * 1024;
+/// Connections that are served at a time; further ones wait in the listen queue.
+const CONNECTIONS: usize = 8;
+/// Time for a request to arrive and for its answer to be taken.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Time for the holder to answer: it may be busy committing.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
+/// What is asked of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "command", deny_unknown_fields)]
+pub(crate) enum Order {
+    /// Let nothing new start.
+    Pause {
+        /// Milliseconds after which it goes on by itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        for_ms: Option<u64>,
+    },
+    /// Go on.
+    Resume,
+    /// Give up.
+    Cancel {
+        /// Whether to undo what was done.
+        #[serde(default)]
+        undo: bool,
+    },
+    /// Undo what an ended job did.
+    Undo,
+    /// Make the outcome permanent.
+    Confirm {
+        /// Leave what could not be undone as it is.
+        #[serde(default)]
+        leave: bool,
+    },
+    /// Run again what did not succeed.
+    Retry,
+}
+
+impl Order {
+    /// The engine's command, from now on.
+    pub(crate) fn command(self, clock: &dyn Clock) -> Command {
+        match self {
+            Self::Pause { for_ms } => {
+                // A pause beyond the end of time has no end.
+                let after = |ms| clock.wall().checked_add(Duration::from_millis(ms)).ok();
+                Command::Pause { until: for_ms.and_then(after) }
+            }
+            Self::Resume => Command::Resume,
+            Self::Cancel { undo } => Command::Cancel { undo },
+            Self::Undo => Command::Undo,
+            Self::Confirm { leave: false } => Command::Confirm,
+            Self::Confirm { leave: true } => Command::IgnoreLeftovers,
+            Self::Retry => Command::Retry,
+        }
+    }
+
+    /// The command's name.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Pause { .. } => "pause",
+            Self::Resume => "resume",
+            Self::Cancel { .. } => "cancel",
+            Self::Undo => "undo",
+            Self::Confirm { .. } => "confirm",
+            Self::Retry => "retry",
+        }
+    }
+}
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Request {
+    /// What to do.
+    #[serde(flatten)]
+    pub(crate) order: Order,
+    /// The job as a person names it.
+    pub(crate) job: String,
+    /// Asking twice with the same has the effect of once.
+    pub(crate) request_id: String,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Answer {
+    /// It is stored.
+    Done {
+        /// The job.
+        job: JobId,
+        /// How it now is.
+        status: Box<JobStatus>,
+    },
+    /// Nothing changed.
+    Refused {
+        /// `no_such_job`, `ambiguous`, `refused`, `failed`.
+        code: String,
+        /// Why.
+        message: String,
+    },
+}
+
+impl Answer {
+    fn refused(code: &str, message: impl Into<String>) -> Self {
+        Self::Refused { code: code.to_owned(), message: message.into() }
+    }
+
+    /// The status, or the refusal as an error.
+    pub(crate) fn into_status(self) -> anyhow::Result<(JobId, JobStatus)> {
+        match self {
+            Self::Done { job, status } => Ok((job, *status)),
+            Self::Refused { code, message } => Err(match code.as_str() {
+                "no_such_job" => Problem::usage(message).hint("`windlass jobs` lists what there is").into(),
+                "ambiguous" | "refused" => Problem::usage(message).into(),
+                _ => Problem::failed(message).into(),
+            }),
+        }
+    }
+}
+
+/// Gives an order to a job of `engine`.
+pub(crate) async fn obey(engine: &Engine, clock: &dyn Clock, request: Request) -> Answer {
+    let result = async {
+        let job = view::find(&**engine.store(), &request.job).await?;
+        let reply = engine.command(job, request.order.command(clock), Some(request.request_id)).await?;
+        Ok::<_, EngineError>((job, reply))
+    };
+    match result.await {
+        Ok((job, CommandReply::Done(status))) => Answer::Done { job, status },
+        Ok((_, CommandReply::Refused(why))) => {
+            Answer::refused("refused", format!("{} {}: {why}", request.order.name(), request.job))
+        }
+        Err(error @ EngineError::NoSuchJob(_)) => Answer::refused("no_such_job", error.to_string()),
+        Err(error @ EngineError::Ambiguous { .. }) => Answer::refused("ambiguous", error.to_string()),
+        Err(error) => Answer::refused("failed", format!("{} {}: {error}", request.order.name(), request.job)),
+    }
+}
+
+/// A request that came in, and where its answer goes.
+pub(crate) type Incoming = (Request, oneshot::Sender<Answer>);
+
+/// The listening side. Dropping it stops listening and removes the socket.
+#[derive(Debug)]
+pub(crate) struct Control {
+    /// Requests of others. The queue holds one: whoever asks next waits.
+    pub(crate) requests: mpsc::Receiver<Incoming>,
+    path: PathBuf,
+    /// Keeps the folder of the socket when it cannot be in the state folder.
+    _folder: Option<tempfile::TempDir>,
+    _ear: AbortOnDropHandle<()>,
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Control {
+    /// Listens in the state folder `dir`, which this process holds: a socket that is there is a leftover.
+    pub(crate) fn listen(dir: &Path, clock: SharedClock) -> io::Result<Self> {
+        let mut path = dir.join(SOCKET);
+        let mut folder = None;
+        if path.as_os_str().len() > LONGEST_PATH {
+            let made = tempfile::Builder::new().prefix("windlass-").tempdir()?;
+            path = made.path().join(SOCKET);
+            folder = Some(made);
+        }
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        let (sender, requests) = mpsc::channel(1);
+        let ear = AbortOnDropHandle::new(tokio::spawn(accept(listener, sender, clock)));
+        Ok(Self { requests, path, _folder: folder, _ear: ear })
+    }
+
+    /// What others find in the lock file.
+    pub(crate) fn address(&self) -> String {
+        format!("unix:{}", self.path.display())
+    }
+}
+
+async fn accept(listener: UnixListener, requests: mpsc::Sender<Incoming>, clock: SharedClock) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        // The semaphore is never closed.
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        while connections.try_join_next().is_some() {}
+        match listener.accept().await {
+            Ok((stream, _)) if may_ask(&stream) => {
+                let (requests, clock) = (requests.clone(), clock.clone());
+                connections.spawn(async move {
+                    if let Err(error) = serve(stream, requests, &*clock).await {
+                        tracing::debug!(%error, "a control connection broke off");
+                    }
+                    drop(place);
+                });
+            }
+            Ok(_) => tracing::warn!("a control connection of another user was refused"),
+            Err(error) => {
+                tracing::debug!(%error, "accept a control connection");
+                clock.sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn may_ask(stream: &UnixStream) -> bool {
+    let ours = rustix::process::geteuid().as_raw();
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == ours || peer.uid() == 0)
+}
+
+async fn serve(mut stream: UnixStream, requests: mpsc::Sender<Incoming>, clock: &dyn Clock) -> io::Result<()> {
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the other side is too slow");
+    let (read, mut write) = stream.split();
+    let line = deadline(clock, PATIENCE, read_line(read)).await.map_err(late)??;
+    let answer = match serde_json::from_str::<Request>(&line) {
+        Err(error) => Answer::refused("failed", format!("the request cannot be read: {error}")),
+        Ok(request) => {
+            let (reply, answer) = oneshot::channel();
+            let gone = || Answer::refused("failed", "the process is ending; ask again");
+            match requests.send((request, reply)).await {
+                Ok(()) => answer.await.unwrap_or_else(|_| gone()),
+                Err(_) => gone(),
+            }
+        }
+    };
+    let mut text = serde_json::to_string(&answer)?;
+    text.push('\n');
+    deadline(clock, PATIENCE, write.write_all(text.as_bytes())).await.map_err(late)?
+}
+
+async fn read_line(reader: impl AsyncRead + Unpin) -> io::Result<String> {
+    let mut line = String::new();
+    BufReader::new(reader.take(LONGEST_LINE)).read_line(&mut line).await?;
+    if line.ends_with('\n') {
+        return Ok(line);
+    }
+    let why = if line.is_empty() { "the connection ended without a line" } else { "the line has no end" };
+    Err(io::Error::new(io::ErrorKind::UnexpectedEof, why))
+}
+
+/// Asks the holder at `address`.
+pub(crate) async fn ask(address: &str, request: &Request, clock: &dyn Clock) -> anyhow::Result<Answer> {
+    let path = address.strip_prefix("unix:").ok_or_else(|| {
+        Problem::unreachable(format!("the holder of the state listens at {address}, which this version cannot talk to"))
+    })?;
+    let attempt = async {
+        let mut stream = UnixStream::connect(path).await.with_context(|| format!("connect to {path}"))?;
+        let mut text = serde_json::to_string(request).context("write the request")?;
+        text.push('\n');
+        stream.write_all(text.as_bytes()).await.context("send the request")?;
+        let line = read_line(&mut stream).await.context("read the answer")?;
+        serde_json::from_str(&line).context("understand the answer")
+    };
+    deadline(clock, ANSWER_WITHIN, attempt)
+        .await
+        .unwrap_or_else(|late| Err(anyhow::Error::new(late)))
+        .context(Problem::unreachable("ask the process that holds the state"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use windlass_clock::SystemClock;
+
+    #[tokio::test]
+    async fn a_request_reaches_the_holder_and_its_answer_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut control = Control::listen(dir.path(), SystemClock::real()).unwrap();
+        let address = control.address();
+        let mode = std::fs::metadata(dir.path().join(SOCKET)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let request =
+            Request { order: Order::Pause { for_ms: Some(5) }, job: "nightly".into(), request_id: "1".into() };
+        let clock = SystemClock::real();
+        let asked = async {
+            let (got, reply) = control.requests.recv().await.unwrap();
+            reply.send(Answer::refused("refused", format!("no {}", got.job))).unwrap();
+            got
+        };
+        let (answer, got) = tokio::join!(ask(&address, &request, &*clock), asked);
+        assert_eq!(got, request);
+        assert_eq!(answer.unwrap(), Answer::refused("refused", "no nightly"));
+        drop(control);
+        assert!(!dir.path().join(SOCKET).exists());
+        assert!(ask(&address, &request, &*clock).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn nonsense_and_endless_lines_are_turned_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = Control::listen(dir.path(), SystemClock::real()).unwrap();
+        let path = dir.path().join(SOCKET);
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        stream.write_all(b"{\"command\":\"explode\"}\n").await.unwrap();
+        let line = read_line(&mut stream).await.unwrap();
+        assert!(line.contains("cannot be read"), "{line}");
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        // The other side hangs up after its limit; whether our write sees that first does not matter.
+        let _ = stream.write_all(&vec![b'x'; 1 << 20]).await;
+        assert!(read_line(&mut stream).await.is_err());
+        drop(control);
+    }
+
+    #[tokio::test]
+    async fn a_path_too_long_for_a_socket_gets_a_short_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("x".repeat(120));
+        std::fs::create_dir(&deep).unwrap();
+        let control = Control::listen(&deep, SystemClock::real()).unwrap();
+        assert!(control.address().len() <= LONGEST_PATH + 5);
+    }
+}
