@@ -12,7 +12,7 @@ mod client;
 
 pub use answer::{CallError, classify};
 pub use attempt::Attempt;
-pub use calls::{AgentCalls, CommitAnswer, InsertAnswer, RemoveAnswer, StoredVector, UpdateAnswer};
-pub use client::{AgentClient, ClientSettings, ConnectError, FAILURES_IN_A_ROW};
 pub(crate) use calls::Cause;
+pub use calls::{AgentCalls, CommitAnswer, InsertAnswer, RemoveAnswer, StoredVector, UpdateAnswer};
 pub(crate) use client::endpoint;
+pub use client::{AgentClient, ClientSettings, ConnectError, FAILURES_IN_A_ROW};

@@ -260,7 +260,9 @@ mod tests {
             memory: Some(info::Memory { limit, request: 0.0, usage: 2.0 }),
             ..Default::default()
         };
-        let pods = info::Pods { pods: vec![pod("a", "10.0.0.7", 8.0), pod("b", "fd00::7", 0.0), pod("c", "127.0.0.1:99", 1.0)] };
+        let pods = info::Pods {
+            pods: vec![pod("a", "10.0.0.7", 8.0), pod("b", "fd00::7", 0.0), pod("c", "127.0.0.1:99", 1.0)],
+        };
         let agents = from_pods(pods, 8081);
         let addresses: Vec<&str> = agents.iter().map(|agent| agent.address.as_str()).collect();
         assert_eq!(addresses, ["10.0.0.7:8081", "[fd00::7]:8081", "127.0.0.1:99"]);

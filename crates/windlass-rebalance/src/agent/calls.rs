@@ -17,7 +17,7 @@ use super::client::{AgentClient, FAILURES_IN_A_ROW};
 /// saves looking for it later.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The longest wait before a request is repeated.
+/// The longest wait before a request is repeated, unless 64 times the first one is shorter.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// How long an agent that is being flushed is left alone by everybody.
@@ -174,7 +174,11 @@ impl<'a, A: Attempt> AgentCalls<'a, A> {
     }
 
     /// Makes a request until it is answered definitely.
-    async fn ask<T, F>(&self, manner: Manner, call: impl Fn() -> F + Send + Sync) -> Result<Result<T, CallError>, Failure>
+    async fn ask<T, F>(
+        &self,
+        manner: Manner,
+        call: impl Fn() -> F + Send + Sync,
+    ) -> Result<Result<T, CallError>, Failure>
     where
         T: Send,
         F: Future<Output = Result<Response<T>, Status>> + Send,
@@ -189,8 +193,7 @@ impl<'a, A: Attempt> AgentCalls<'a, A> {
             };
             self.attempt.may_go_on()?;
             let request = self.bounded(manner, call());
-            let ended =
-                if manner.changes { self.attempt.outside(manner.label, request).await? } else { request.await };
+            let ended = if manner.changes { self.attempt.outside(manner.label, request).await? } else { request.await };
             drop(permit);
             let error = match ended {
                 Ended::Stopped => return Err(Failure::interrupted()),
@@ -215,7 +218,8 @@ impl<'a, A: Attempt> AgentCalls<'a, A> {
     /// of the rest, so that many requests that failed together do not come back together.
     fn wait(&self, tries: u32) -> Duration {
         let doubled = self.client.settings.backoff.saturating_mul(1u32.checked_shl(tries - 1).unwrap_or(u32::MAX));
-        doubled.min(LONGEST_WAIT).mul_f64(0.5 + 0.5 * self.attempt.entropy().fraction())
+        let longest = LONGEST_WAIT.min(self.client.settings.backoff.saturating_mul(64));
+        doubled.min(longest).mul_f64(0.5 + 0.5 * self.attempt.entropy().fraction())
     }
 
     fn note_failure(&self, manner: Manner, error: &CallError, tries: u32) -> Result<(), Failure> {
@@ -226,7 +230,8 @@ impl<'a, A: Attempt> AgentCalls<'a, A> {
             // Who resumes the job wants it to try again, not to stop at the first failure.
             self.client.failures.store(0, Ordering::Relaxed);
             let name = self.name();
-            let message = format!("{FAILURES_IN_A_ROW} requests in a row to agent {name} failed, the last {}", manner.label);
+            let message =
+                format!("{FAILURES_IN_A_ROW} requests in a row to agent {name} failed, the last {}", manner.label);
             return Err(Failure::new("agent_unreachable", ErrorClass::NeedsAttention, message)
                 .caused_by(&Cause(error.message().to_owned()))
                 .detail("agent", name)

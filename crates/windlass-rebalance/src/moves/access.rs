@@ -50,13 +50,8 @@ pub trait BackupAccess<A = TaskContext>: Send + Sync {
     /// # Errors
     ///
     /// The backup cannot be read, or the attempt shall stop.
-    async fn holds(
-        &self,
-        cx: &A,
-        agent: &str,
-        saved_at: Timestamp,
-        ids: &[BackedUpId],
-    ) -> Result<BackupState, Failure>;
+    async fn holds(&self, cx: &A, agent: &str, saved_at: Timestamp, ids: &[BackedUpId])
+    -> Result<BackupState, Failure>;
 
     /// Appends the vectors of `wanted` that `backup` has to `into`, in any order, and gives `into` back. What the
     /// backup lacks is left out.

@@ -521,9 +521,9 @@ impl<'a, A: Attempt> Chunk<'a, A> {
             (_, ChunkKind::Refresh) => ("update", &self.destination),
             _ => ("insert", &self.destination),
         };
-        let target = at.as_ref().map_or_else(|| self.input.cluster.clone(), |agent| {
-            format!("{}/{}", self.input.cluster, agent.name())
-        });
+        let target = at
+            .as_ref()
+            .map_or_else(|| self.input.cluster.clone(), |agent| format!("{}/{}", self.input.cluster, agent.name()));
         let intent = Intent {
             n,
             action: action.into(),
@@ -675,7 +675,9 @@ fn missing(what: &str) -> Failure {
 }
 
 pub(super) fn journal_failed(error: &io::Error) -> Failure {
-    Failure::transient("work_dir", "the journal of a chunk cannot be written").caused_by(error).hint("is the disk full?")
+    Failure::transient("work_dir", "the journal of a chunk cannot be written")
+        .caused_by(error)
+        .hint("is the disk full?")
 }
 
 async fn client_settings(input: &MoveInput) -> Result<ClientSettings, Failure> {

@@ -73,9 +73,7 @@ impl<A: Attempt> Chunk<'_, A> {
         if save {
             // Whatever was saved on the way, only a save from here on is known to hold everything.
             let saved = self
-                .ticking(async {
-                    if call { agent.create_and_save_index().await } else { agent.save_index().await }
-                })
+                .ticking(async { if call { agent.create_and_save_index().await } else { agent.save_index().await } })
                 .await?;
             if call && saved == CommitAnswer::NothingToDo {
                 self.ticking(agent.save_index()).await?;

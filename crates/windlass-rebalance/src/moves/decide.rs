@@ -392,10 +392,11 @@ pub(crate) fn is_ours(entry: &Entry, there: i64) -> Option<bool> {
 /// equal bits.
 pub(crate) fn close(a: &[f32], b: &[f32]) -> bool {
     const RELATIVE: f32 = 1e-5;
-    a.len() == b.len()
-        && a.iter().zip(b).all(|(x, y)| {
-            x.to_bits() == y.to_bits() || (x - y).abs() <= RELATIVE * x.abs().max(y.abs())
-        })
+    let alike = |x: f32, y: f32| {
+        let both_finite = x.is_finite() && y.is_finite();
+        x.to_bits() == y.to_bits() || (both_finite && (x - y).abs() <= RELATIVE * x.abs().max(y.abs()))
+    };
+    a.len() == b.len() && a.iter().zip(b).all(|(x, y)| alike(*x, *y))
 }
 
 /// Whether a vector read back is the one copied, at this level of verification. At `timestamp` any is.

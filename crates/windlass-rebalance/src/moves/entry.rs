@@ -267,15 +267,7 @@ pub(crate) struct Entry {
 
 impl Default for Entry {
     fn default() -> Self {
-        Self {
-            step: Step::Look,
-            why: Why::Nothing,
-            tries: 0,
-            marks: Marks::default(),
-            time: 0,
-            there: 0,
-            print: 0,
-        }
+        Self { step: Step::Look, why: Why::Nothing, tries: 0, marks: Marks::default(), time: 0, there: 0, print: 0 }
     }
 }
 
@@ -350,9 +342,12 @@ mod tests {
 
     #[test]
     fn entries_survive_their_bytes() {
-        for step in (0..=Step::LAST).flat_map(|code| [Step::of_codes(code, 0).unwrap(), Step::of_codes(code, 9).unwrap()]) {
+        for step in
+            (0..=Step::LAST).flat_map(|code| [Step::of_codes(code, 0).unwrap(), Step::of_codes(code, 9).unwrap()])
+        {
             for why in Why::ALL {
-                let entry = Entry { step, why, tries: 3, marks: Marks(0x1a5), time: -5, there: i64::MAX, print: 1 << 100 };
+                let entry =
+                    Entry { step, why, tries: 3, marks: Marks(0x1a5), time: -5, there: i64::MAX, print: 1 << 100 };
                 assert_eq!(Entry::of_bytes(&entry.to_bytes()), Some(entry));
             }
         }

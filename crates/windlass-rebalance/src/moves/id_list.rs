@@ -140,11 +140,7 @@ pub fn read_id_list(base: &Path, list: &IdListRef) -> Result<Vec<ListedId>, IdLi
         let [a, b, c, d, time @ .., w, x, y, z] = *head;
         let length = u32::from_le_bytes([a, b, c, d]) as usize;
         let id = after.get(..length).ok_or_else(|| changed("it ends too early"))?;
-        ids.push(ListedId {
-            id: id.into(),
-            time: i64::from_le_bytes(time),
-            number: u32::from_le_bytes([w, x, y, z]),
-        });
+        ids.push(ListedId { id: id.into(), time: i64::from_le_bytes(time), number: u32::from_le_bytes([w, x, y, z]) });
         rest = &after[length..];
     }
     if ids.len() as u64 != list.count {

@@ -316,10 +316,7 @@ impl<A: Attempt> Chunk<'_, A> {
     async fn replace(&self, id: &str, entry: &mut Entry, vector: &[f32]) -> Result<(), Failure> {
         let destination = self.destination()?;
         let found = destination.get_object(id).await?;
-        let other = found.map(|found| Other {
-            time: found.time,
-            same: decide::close(&found.vector, vector),
-        });
+        let other = found.map(|found| Other { time: found.time, same: decide::close(&found.vector, vector) });
         let Replace::Update(time) = decide::exists_already(entry, other) else { return Ok(()) };
         entry.marks.add(Marks::TOUCHED);
         self.inserts.fetch_add(1, Ordering::Relaxed);

@@ -215,11 +215,8 @@ fn the_audit_passes_repeats_or_puts_back() {
 
 #[test]
 fn after_the_commit_the_source_has_lost_it_or_loses_it_again() {
-    let table = [
-        (None, Step::Ended(Outcome::Done)),
-        (Some(102), Step::Ended(Outcome::Done)),
-        (Some(100), Step::Remove),
-    ];
+    let table =
+        [(None, Step::Ended(Outcome::Done)), (Some(102), Step::Ended(Outcome::Done)), (Some(100), Step::Remove)];
     for (source, then) in table {
         let mut entry = entry(Step::Settle, OURS);
         settled(&mut entry, source);

@@ -107,11 +107,8 @@ async fn a_refresh_brings_the_older_copy_up_to_date() {
     for other_vector in [false, true] {
         let rig = Rig::new(cluster().replica(2).stale(8).stale_vectors_differ(other_vector)).await;
         let placement = rig.cluster.placement();
-        let older: Vec<String> = placement
-            .iter()
-            .filter(|(_, copies)| copies[0].1 > copies[1].1)
-            .map(|(id, _)| id.to_string())
-            .collect();
+        let older: Vec<String> =
+            placement.iter().filter(|(_, copies)| copies[0].1 > copies[1].1).map(|(id, _)| id.to_string()).collect();
         assert!(!older.is_empty());
         let ids = rig.ids_on(0);
         let input = MoveInput { index_replica: 2, ..rig.input(ChunkKind::Refresh, &ids) };

@@ -135,7 +135,8 @@ async fn lost_answers_and_repeated_requests_change_nothing_in_the_end() {
             rig.cluster.inject(agent, Fault::on_any().chance(100, seed).fail(tonic::Code::Unavailable));
             rig.cluster.inject(agent, Fault::on_any().chance(100, seed + 100).after().fail(tonic::Code::Unavailable));
         }
-        let input = MoveInput { settings: MoveSettings { journal: true, ..quick() }, ..rig.input(ChunkKind::Move, &ids) };
+        let input =
+            MoveInput { settings: MoveSettings { journal: true, ..quick() }, ..rig.input(ChunkKind::Move, &ids) };
         let output = rig.run(&input).await.unwrap();
         assert_eq!(count(&output, "done"), ids.len() as u64);
         assert!(output.retries > 0);

@@ -129,9 +129,9 @@ impl Attempt for Try {
 
     async fn intend(&self, intents: Vec<Intent>) -> Result<Vec<EffectState>, Failure> {
         self.point().await;
-        let states = intents.into_iter().map(|intent| {
-            *self.state.ledger.lock().unwrap().entry(intent.n).or_insert(EffectState::Intended)
-        });
+        let states = intents
+            .into_iter()
+            .map(|intent| *self.state.ledger.lock().unwrap().entry(intent.n).or_insert(EffectState::Intended));
         let states = states.collect();
         self.point().await;
         Ok(states)
@@ -258,8 +258,7 @@ impl Rig {
     /// Runs the chunk under `attempt`. `None` if the attempt died.
     pub(super) async fn run_as(&self, attempt: &Try, input: &MoveInput) -> Option<Result<MoveOutput, Failure>> {
         let checkpoint = self.state.checkpoint.lock().unwrap().clone();
-        let run =
-            execute(attempt, input, &self.shares, &*self.access, checkpoint.as_ref(), self.removal_begun());
+        let run = execute(attempt, input, &self.shares, &*self.access, checkpoint.as_ref(), self.removal_begun());
         tokio::select! {
             biased;
             done = run => Some(done),

@@ -347,9 +347,10 @@ async fn a_restore_brings_back_what_nobody_has_with_the_time_of_the_backup() {
     let list = rig.list_of(&[(living.as_bytes(), 5, 1), (b"lost", 5, 7), (b"lost, no time", 0, 7), (b"missing", 5, 8)]);
     let backup = BackupRef { agent: "vald-agent-9".into(), key: "k".into(), etag: None };
     let input = MoveInput { list, backup: Some(backup), ..rig.input(ChunkKind::Restore, &["x"]) };
-    let input = MoveInput { list: rig.list_of(&[
-        (living.as_bytes(), 5, 1), (b"lost", 5, 7), (b"lost, no time", 0, 7), (b"missing", 5, 8),
-    ]), ..input };
+    let input = MoveInput {
+        list: rig.list_of(&[(living.as_bytes(), 5, 1), (b"lost", 5, 7), (b"lost, no time", 0, 7), (b"missing", 5, 8)]),
+        ..input
+    };
     let output = rig.run(&input).await.unwrap();
     assert_eq!((count(&output, "done"), count(&output, "already_there"), count(&output, "failed")), (2, 1, 1));
     let (seen, time) = rig.cluster.copy(1, "lost").unwrap();
