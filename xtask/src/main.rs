@@ -2,7 +2,7 @@
 //!
 //! * [`ci`] is the list of checks that every change passes; `.ci/run` prepares a bare machine and calls it.
 //! * [`tidy`] checks what a reviewer would otherwise have to nag about.
-//! * [`bench`] runs the benchmarks, each against its floor or a peer, and keeps the figures under `target/bench`.
+//! * [`mod@bench`] runs the benchmarks, each against its floor or a peer, and keeps the figures under `target/bench`.
 //! * [`parts`] finds the programs that all of these need, and says how to get one that is missing.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line program talks to its terminal")]

@@ -28,7 +28,7 @@ pub(super) fn run(ids: &[u64], rounds: usize, plan: bool) -> Result<()> {
     }
     let mut result = json!({ "reading": figures, "rounds": rounds });
     if plan {
-        result["planning"] = planning()?;
+        result["planning"] = planning(&data)?;
     }
     keep("rebalance", result)
 }
@@ -119,12 +119,16 @@ fn reading(count: u64, backup: &Path, windlass: &Path, yardstick: &Path, rounds:
 }
 
 /// Plans over three agents of ten million ids; the example makes its own input and prints its own figures.
-fn planning() -> Result<Value> {
+fn planning(data: &Path) -> Result<Value> {
     println!("\nplanning over three agents");
     let mut command = run::cargo();
     command.args(["run", "--locked", "--release", "--quiet", "--package", "windlass-rebalance", "--example"]);
-    command.arg(PLAN_EXAMPLE);
+    command.args([PLAN_EXAMPLE, "--", "10000000"]).arg(data);
     let text = run::output(&mut command)?;
-    println!("{}", text.trim());
-    Ok(serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    let figures: Value =
+        serde_json::from_str(&text).with_context(|| format!("read the figures of planning: {text}"))?;
+    for (name, value) in figures.as_object().into_iter().flatten() {
+        println!("{:<34} {value}", name.replace('_', " "));
+    }
+    Ok(figures)
 }
