@@ -75,7 +75,7 @@ async fn an_id_that_both_have_is_trimmed_if_there_are_copies_to_spare() {
 
 #[tokio::test]
 async fn a_fill_adds_a_copy_and_takes_none() {
-    let rig = Rig::new(cluster().agents(3).replica(2).missing(10)).await;
+    let rig = Rig::new(cluster().agents(3).replica(2).skew(0.0).missing(20)).await;
     let lacking: Vec<String> = rig.ids_on(0).into_iter().filter(|id| rig.holders(id) == [0]).collect();
     let whole: Vec<String> = rig.ids_on(0).into_iter().filter(|id| rig.holders(id) == [0, 2]).collect();
     assert!(!lacking.is_empty() && !whole.is_empty());

@@ -21,55 +21,65 @@ fn one_by_one() -> MoveSettings {
     MoveSettings { parallelism: 1, ..quick() }
 }
 
-/// Runs a move of everything on agent 0, with a client that does something right before the change `at`.
-async fn with_client(at: usize, client: impl Fn(&Rig, &str) + Send + Sync + 'static) -> (Arc<Rig>, Vec<String>) {
-    let rig = Arc::new(Rig::new(cluster().ids(5)).await);
-    let ids = rig.ids_on(0);
-    let input = MoveInput { settings: one_by_one(), ..rig.input(ChunkKind::Move, &ids) };
-    let (hooked, id) = (Arc::clone(&rig), ids[0].clone());
-    let attempt = rig.watched(move |_, number| {
-        if number == at {
-            client(&hooked, &id);
+/// Runs moves of everything on agent 0, one after the other, each with a client that does something right before one
+/// change more than the last; and looks at what became of the first id and of the others.
+async fn with_a_client(client: impl Fn(&Rig, &str) + Send + Sync + 'static, look: impl Fn(&Rig, &str, usize)) {
+    let client = Arc::new(client);
+    for at in 1.. {
+        let rig = Arc::new(Rig::new(cluster().ids(6)).await);
+        let ids = rig.ids_on(0);
+        assert!(ids.len() > 1);
+        let input = MoveInput { settings: one_by_one(), ..rig.input(ChunkKind::Move, &ids) };
+        let (hooked, id, client) = (Arc::clone(&rig), ids[0].clone(), Arc::clone(&client));
+        let fired = Arc::new(AtomicUsize::new(0));
+        let firing = Arc::clone(&fired);
+        let attempt = rig.watched(move |_, number| {
+            if number == at {
+                firing.fetch_add(1, Ordering::SeqCst);
+                client(&hooked, &id);
+            }
+        });
+        let output = rig.run_as(&attempt, &input).await.unwrap().unwrap();
+        assert_eq!(output.outcomes.values().sum::<u64>(), output.planned);
+        if fired.load(Ordering::SeqCst) == 0 {
+            assert!(at > 8, "only {at} changes");
+            return;
         }
-    });
-    let output = rig.run_as(&attempt, &input).await.unwrap().unwrap();
-    assert_eq!(output.outcomes.values().sum::<u64>(), output.planned);
-    (rig, ids)
+        look(&rig, &ids[0], at);
+        rig.assert_on(&ids[1..], &[1]);
+        rig.assert_sound();
+    }
 }
 
 #[tokio::test]
 async fn an_id_deleted_by_a_client_at_any_moment_stays_deleted() {
-    for at in 1..16 {
-        let (rig, ids) = with_client(at, |rig, id| rig.cluster.client_delete(id, LATER).unwrap()).await;
-        if at < 8 {
-            assert_eq!(rig.holders(&ids[0]), Vec::<usize>::new(), "deleted at change {at}");
-        }
-        rig.assert_sound();
-        rig.assert_on(&ids[1..], &[1]);
-    }
+    let client = |rig: &Rig, id: &str| rig.cluster.client_delete(id, LATER).unwrap();
+    with_a_client(client, |rig, id, at| {
+        assert_eq!(rig.holders(id), Vec::<usize>::new(), "deleted at change {at}");
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn what_a_client_writes_at_any_moment_is_never_replaced_by_something_older() {
     let vector = [9.0f32; 8];
     for balanced in [false, true] {
-        for at in 1..16 {
-            let client = move |rig: &Rig, id: &str| {
-                if balanced {
-                    rig.cluster.client_update_balanced(id, &vector, LATER).unwrap();
-                } else {
-                    rig.cluster.client_update(id, &vector, LATER).unwrap();
-                }
-            };
-            let (rig, ids) = with_client(at, client).await;
-            let holders = rig.holders(&ids[0]);
+        let client = move |rig: &Rig, id: &str| {
+            if balanced {
+                rig.cluster.client_update_balanced(id, &vector, LATER).unwrap();
+            } else {
+                rig.cluster.client_update(id, &vector, LATER).unwrap();
+            }
+        };
+        with_a_client(client, |rig, id, at| {
+            let holders = rig.holders(id);
             assert!(!holders.is_empty(), "updated at change {at}");
             for agent in holders {
-                let (seen, time) = rig.cluster.copy(agent, &ids[0]).unwrap();
+                let (seen, time) = rig.cluster.copy(agent, id).unwrap();
                 assert_eq!((&seen[..], time), (&vector[..], LATER + 1), "updated at change {at}, balanced: {balanced}");
             }
-            rig.assert_sound();
-        }
+        })
+        .await;
     }
 }
 
@@ -346,7 +356,7 @@ async fn a_restore_brings_back_what_nobody_has_with_the_time_of_the_backup() {
     let living = rig.ids_on(0)[0].clone();
     let list = rig.list_of(&[(living.as_bytes(), 5, 1), (b"lost", 5, 7), (b"lost, no time", 0, 7), (b"missing", 5, 8)]);
     let backup = BackupRef { agent: "vald-agent-9".into(), key: "k".into(), etag: None };
-    let input = MoveInput { list, backup: Some(backup), ..rig.input(ChunkKind::Restore, &["x"]) };
+    let input = MoveInput { list, backup: Some(backup), ..rig.input(ChunkKind::Restore, &["x", "y"]) };
     let input = MoveInput {
         list: rig.list_of(&[(living.as_bytes(), 5, 1), (b"lost", 5, 7), (b"lost, no time", 0, 7), (b"missing", 5, 8)]),
         ..input

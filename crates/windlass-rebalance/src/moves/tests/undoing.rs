@@ -79,7 +79,7 @@ async fn an_undo_killed_at_any_point_is_finished_by_the_next() {
 #[tokio::test]
 async fn trims_and_fills_are_undone() {
     for kind in [ChunkKind::Trim, ChunkKind::Fill, ChunkKind::Move] {
-        let rig = Rig::new(cluster().agents(3).replica(2).ids(30).extra(6).missing(6)).await;
+        let rig = Rig::new(cluster().agents(3).replica(2).skew(0.0).extra(10).missing(15)).await;
         let before = rig.cluster.placement();
         let ids = rig.ids_on(0);
         let input = MoveInput { index_replica: 2, planned: 1_000, ..rig.input(kind, &ids) };
