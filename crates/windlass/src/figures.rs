@@ -59,6 +59,9 @@ pub(crate) fn moment(at: Timestamp) -> String {
 /// The time left, honest about not being sure.
 pub(crate) fn time_left(eta: &Eta) -> String {
     let text = |seconds: f64| span(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
+    if eta.latest_s < 1.0 {
+        return "less than 1s left".to_owned();
+    }
     if eta.latest_s <= eta.soonest_s * 1.25 + 2.0 {
         format!("about {} left", text(eta.latest_s))
     } else {
@@ -115,7 +118,10 @@ pub(crate) fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Ite
     columns(head.map(str::to_uppercase), rows)
 }
 
-fn columns(head: impl IntoIterator<Item = String>, rows: impl IntoIterator<Item = impl IntoIterator<Item = String>>) -> String {
+fn columns(
+    head: impl IntoIterator<Item = String>,
+    rows: impl IntoIterator<Item = impl IntoIterator<Item = String>>,
+) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_content_arrangement(ContentArrangement::Disabled);
@@ -246,7 +252,9 @@ fn plain(value: &Value) -> String {
         Value::String(text) => text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect(),
         Value::Number(number) => match (number.as_u64(), number.as_f64()) {
             (Some(n), _) => count(n),
-            (None, Some(f)) if number.is_f64() => format!("{f:.3}"),
+            (None, Some(f)) if number.is_f64() => {
+                format!("{f:.3}").trim_end_matches('0').trim_end_matches('.').to_owned()
+            }
             _ => number.to_string(),
         },
         Value::Array(list) if list.iter().all(|element| !element.is_object() && !element.is_array()) => {
@@ -292,6 +300,6 @@ mod tests {
             &serde_json::json!({"moved_ids": 12_000, "agents": [{"name": "a", "count": 3}], "none": null, "x": {"y": 0.5}}),
             2,
         );
-        assert_eq!(text, "  agents:\n    name  count\n    a     3\n  moved ids: 12 000\n  x:\n    y: 0.500\n");
+        assert_eq!(text, "  agents:\n    name  count\n    a     3\n  moved ids: 12 000\n  x:\n    y: 0.5\n");
     }
 }

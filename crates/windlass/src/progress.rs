@@ -124,10 +124,11 @@ impl Bars {
 
 /// The finished part: of the work where it is known, else of the tasks.
 fn fraction(job: &JobSnapshot) -> f64 {
-    if job.work.total_items.is_some_and(|total| total > 0) || job.work.total_bytes.is_some_and(|total| total > 0) {
-        if let Some(fraction) = job.work.fraction() {
-            return fraction;
-        }
+    let known = |total: Option<u64>| total.is_some_and(|total| total > 0);
+    if (known(job.work.total_items) || known(job.work.total_bytes))
+        && let Some(fraction) = job.work.fraction()
+    {
+        return fraction;
     }
     match job.counts.total() {
         0 => 0.0,

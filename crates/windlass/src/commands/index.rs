@@ -143,11 +143,11 @@ pub(super) async fn inspect(app: &App, args: &Args) -> anyhow::Result<Exit> {
             Ok(Exit::Done)
         }
         (Printed::Whole(result), false, Some(_)) => {
-            app.output.note(text(&args.input, &result.map_err(wrap)?));
+            app.output.note(text(&args.input, &*result.map_err(wrap)?));
             Ok(Exit::Done)
         }
         (Printed::Whole(result), false, None) => {
-            app.output.data(&text(&args.input, &result.map_err(wrap)?))?;
+            app.output.data(&text(&args.input, &*result.map_err(wrap)?))?;
             Ok(Exit::Done)
         }
         (Printed::NobodyReads, ..) => Ok(Exit::Done),
@@ -198,14 +198,14 @@ fn split(url: &str) -> anyhow::Result<(String, String)> {
 /// What was printed while reading.
 enum Printed {
     /// Everything that there was to print.
-    Whole(Result<Inspection, BackupError>),
+    Whole(Result<Box<Inspection>, BackupError>),
     /// Whoever read the ids has gone away.
     NobodyReads,
 }
 
 /// Reads the backup, printing ids as they come. Blocking.
 fn read(input: impl Read, options: &ReadOptions, json: bool, ids: Option<IdForm>) -> Printed {
-    let Some(form) = ids else { return Printed::Whole(inspect_ids(input, options, |_, _| Ok(()))) };
+    let Some(form) = ids else { return Printed::Whole(inspect_ids(input, options, |_, _| Ok(())).map(Box::new)) };
     let mut out = BufWriter::with_capacity(64 * 1024, io::stdout().lock());
     let mut first = true;
     if json && out.write_all(b"{\"ids\": [").is_err() {
@@ -241,7 +241,7 @@ fn read(input: impl Read, options: &ReadOptions, json: bool, ids: Option<IdForm>
     if lost || end.and_then(|()| out.flush()).is_err() {
         return Printed::NobodyReads;
     }
-    Printed::Whole(result)
+    Printed::Whole(result.map(Box::new))
 }
 
 /// An id as one line of text: `\\`, `\n`, `\u{7}` and `\xff` stand for what cannot be shown.

@@ -83,7 +83,9 @@ fn text(entries: &[LogEntry], names: &HashMap<TaskId, String>, palette: Palette)
             Level::Error => palette.error("error"),
         };
         let _ = write!(text, "{:>5} {} {level} {}", entry.n, figures::moment(entry.at), entry.code);
-        if let Some(name) = entry.task.as_ref().and_then(|task| names.get(task)) {
+        if let Some(name) = entry.task.as_ref().and_then(|task| names.get(task))
+            && !entry.message.contains(name)
+        {
             let _ = write!(text, " {name}");
         }
         let _ = writeln!(text, ": {}", entry.message);

@@ -23,6 +23,6 @@ pub(super) fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
         known: kinds.iter().map(|kind| kind.name()).collect(),
     })?;
     let spec = kind.schema();
-    app.output.json(&if args.spec { spec } else { job_file::schema(kind.name(), spec) })?;
+    app.output.json(&if args.spec { spec } else { job_file::schema(kind.name(), &spec) })?;
     Ok(Exit::Done)
 }

@@ -84,7 +84,17 @@ fn row(task: &TaskView) -> [String; 5] {
         [first, rest @ ..] => format!("{first} and {} more", rest.len()),
     };
     let attempts = task.status.epoch.to_string();
-    [task.name.clone(), task_state(task).to_owned(), figures::progress(&task.progress), attempts, waits]
+    [task.name.clone(), task_state(task).to_owned(), figures::progress(&progress(task)), attempts, waits]
+}
+
+/// How far a task is. Progress is stored now and then; of a task that succeeded nothing is left to do.
+fn progress(task: &TaskView) -> Progress {
+    let mut progress = task.progress;
+    if task.status.outcome().is_some_and(Outcome::is_success) {
+        progress.done_items = progress.total_items.unwrap_or(progress.done_items);
+        progress.done_bytes = progress.total_bytes.unwrap_or(progress.done_bytes);
+    }
+    progress
 }
 
 #[derive(Default)]
@@ -107,8 +117,8 @@ fn by_type(job: &JobView) -> String {
             TaskState::Done { outcome: Outcome::Succeeded { .. } } => sum.succeeded += 1,
             TaskState::Done { .. } => sum.other += 1,
         }
-        let so_far = sum.progress.map_or(task.progress, |so_far| so_far.plus(&task.progress));
-        sum.progress = Some(so_far);
+        let own = progress(task);
+        sum.progress = Some(sum.progress.map_or(own, |so_far| so_far.plus(&own)));
     }
     let mut text = figures::table(
         ["tasks of type", "waiting", "running", "succeeded", "other", "progress"],

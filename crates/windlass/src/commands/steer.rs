@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use serde_json::json;
 use windlass_clock::deadline;
-use windlass_engine::view;
+use windlass_engine::records::decode;
+use windlass_engine::{EngineError, view};
 use windlass_model::JobId;
 use windlass_model::job::{JobState, JobStatus};
-use windlass_store::StoreError;
+use windlass_store::{StoreError, keys};
 
 use super::run::{STOPPING, finish};
 use crate::app::App;
@@ -93,6 +94,10 @@ async fn whom(app: &App, state: &StateFolder) -> anyhow::Result<Whom> {
 async fn here(app: &App, held: Held, request: Request, stay: Stay) -> anyhow::Result<Exit> {
     let interrupt = Interrupt::listen(&app.output, STOPPING)?;
     let order = request.order;
+    let found = view::find(&**held.engine.store(), &request.job).await?;
+    if order == Order::Resume && goes_on_by_itself(&held, found).await? {
+        return finish(app, held, interrupt, found).await;
+    }
     let answer = control::obey(&held.engine, &*app.setting.clock, request).await;
     let (job, mut status) = match answer.into_status() {
         Ok(done) => done,
@@ -113,7 +118,9 @@ async fn here(app: &App, held: Held, request: Request, stay: Stay) -> anyhow::Re
     if status.state == JobState::Pausing
         && let Some(mut snapshots) = held.engine.watch(job)
     {
-        let reached = snapshots.wait_for(|snapshot| snapshot.status.state != JobState::Pausing);
+        // What is watched may lag behind the answer and still show the job running.
+        let under_way = |state| matches!(state, JobState::Running | JobState::Pausing);
+        let reached = snapshots.wait_for(|snapshot| !under_way(snapshot.status.state));
         let waited = tokio::select! {
             waited = deadline(&*app.setting.clock, PAUSE_WITHIN, reached) => waited,
             () = interrupt.came() => return Ok(Exit::Interrupted),
@@ -124,6 +131,13 @@ async fn here(app: &App, held: Held, request: Request, stay: Stay) -> anyhow::Re
     }
     held.close().await?;
     told(app, job, &status, false)
+}
+
+/// Whether the job was only interrupted: opening the state was all that it waited for.
+async fn goes_on_by_itself(held: &Held, job: JobId) -> anyhow::Result<bool> {
+    let entry = held.engine.store().get(&keys::state(job)).await?;
+    let status: JobStatus = decode(&entry.ok_or_else(|| EngineError::NoSuchJob(job.to_string()))?)?;
+    Ok(status.state.is_active() && !matches!(status.state, JobState::Paused | JobState::Pausing))
 }
 
 /// Done if the job is cancelled or its effects are undone, failed if some of them are still there.

@@ -97,7 +97,7 @@ fn join_surrogates(text: &str) -> Cow<'_, str> {
                 joined.push(c);
                 rest = &rest[at + 12..];
             }
-            // The escaped character goes along, so that `\\\\u` is not taken for an escape.
+            // The escaped character goes along, so that `\\u` is not taken for an escape.
             None => {
                 let after = rest[at + 1..].chars().next().map_or(at + 1, |c| at + 1 + c.len_utf8());
                 joined.push_str(&rest[at..after]);
@@ -316,7 +316,7 @@ fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
 }
 
 /// The JSON Schema of the job files of a kind whose specs have the schema `spec`.
-pub(crate) fn schema(kind: &str, spec: Value) -> Value {
+pub(crate) fn schema(kind: &str, spec: &Value) -> Value {
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": format!("{kind} job"),

@@ -215,11 +215,35 @@ fn an_interrupted_job_goes_on_with_the_same_command_and_no_other_spec() {
 }
 
 #[test]
-fn sigterm_is_heard_as_well() {
-    let scene = Scene::slow();
+fn sigterm_is_heard_as_well_and_resume_goes_on() {
+    let mut scene = Scene::slow();
     let running = scene.start();
     running.signal(Signal::TERM);
     assert_eq!(running.end().0.status.code(), Some(130));
+    let (report, code) = json(&mut scene.windlass(&["resume", "even"]));
+    assert_eq!(code, 0, "{report}");
+    scene.assert_even();
+}
+
+#[test]
+fn a_failed_job_says_why_and_can_be_retried() {
+    let mut scene = Scene::new(&["--ids", "300"], 1, &object!({}));
+    let (backup, away) = (scene.cluster.backups.join("vald-agent-1.tar.gz"), scene.folder.path().join("away"));
+    std::fs::rename(&backup, &away).unwrap();
+    let (report, code) = json(&mut scene.run());
+    assert_eq!(code, 1, "{report}");
+    let (why, code) = json(&mut scene.windlass(&["why", "even"]));
+    assert_eq!(code, 0);
+    let failed = why["tasks"].as_array().unwrap().iter().find(|task| task["state"] == "failed").unwrap();
+    assert!(failed["failure"]["message"].as_str().unwrap().contains("vald-agent-1"), "{failed}");
+    let (one, code) = json(&mut scene.windlass(&["why", "even", failed["task"].as_str().unwrap()]));
+    assert_eq!((&one["tasks"][0], code), (failed, 0));
+    assert_eq!(json(&mut scene.windlass(&["why", "even", "no-such-task"])).1, 2);
+    assert_eq!(scene.cluster.copies(), scene.before, "nothing moves when a backup is missing");
+    std::fs::rename(&away, &backup).unwrap();
+    let (report, code) = json(&mut scene.windlass(&["retry", "even"]));
+    assert_eq!(code, 0, "{report}");
+    scene.assert_even();
 }
 
 #[test]
