@@ -301,9 +301,7 @@ fn text(input: &str, found: &Inspection) -> String {
         lines.push(("entries", figures::count(found.entries_total)));
     }
     let mut text: String = lines.into_iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect();
-    for entry in &found.entries {
-        text += &format!("  {}\n", figures::value(&json!([entry]), 0).trim_end());
-    }
+    text += &figures::value(&json!(found.entries), 2);
     for warning in &found.warnings {
         text += &format!("warning: {} ({})\n", warning.message, warning.code);
     }

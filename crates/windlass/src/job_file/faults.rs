@@ -99,7 +99,8 @@ impl fmt::Display for Faults {
         match self.list.as_slice() {
             [one] => write!(f, "the job file {} cannot be used: line {}: {}", self.file, one.line, one.message),
             many => {
-                let lines: Vec<String> = many.iter().map(|fault| fault.line.to_string()).collect();
+                let mut lines: Vec<String> = many.iter().map(|fault| fault.line.to_string()).collect();
+                lines.dedup();
                 write!(
                     f,
                     "the job file {} cannot be used: {} faults, in lines {}",
