@@ -138,7 +138,8 @@ impl Probe for Stopper {
     }
 }
 
-/// Makes the matrix: runs `make()`'s case once cleanly and once for each `every`th point (1: for each).
+/// Makes the matrix: runs `make()`'s case once cleanly and once for each `every`th point (1: for each). The first point
+/// of each label on each side is always among them, so that a matrix of samples leaves nothing out entirely.
 ///
 /// # Panics
 ///
@@ -151,7 +152,16 @@ where
     let clean = run(make().await, &clean_stopper).await;
     let points = clean_stopper.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut rows = Vec::new();
-    for (i, (moment, label)) in points.into_iter().enumerate().step_by(every.max(1)) {
+    let mut met: Vec<(Moment, String)> = Vec::new();
+    for (i, (moment, label)) in points.into_iter().enumerate() {
+        let point = (moment, label.clone());
+        let is_new = !met.contains(&point);
+        if is_new {
+            met.push(point);
+        }
+        if !is_new && i % every.max(1) != 0 {
+            continue;
+        }
         let stopper = Stopper::new(i + 1);
         let end = run(make().await, &stopper).await;
         rows.push(Row {

@@ -4,5 +4,6 @@
 
 mod backups;
 mod jobs;
+mod matrix;
 mod rig;
 mod stages;

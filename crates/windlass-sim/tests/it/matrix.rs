@@ -66,3 +66,15 @@ async fn the_matrix_sees_a_task_that_repeats_blindly() {
     assert!(!different.is_empty());
     assert!(different.iter().any(|row| row.label == "make"), "{different:#?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_matrix_of_samples_has_every_label_on_both_sides() {
+    let seen = |matrix: &Matrix| {
+        let labels = matrix.rows.iter().map(|row| format!("{:?} {}", row.moment, row.label));
+        labels.collect::<std::collections::BTreeSet<_>>()
+    };
+    let all = matrix::make(|| case(Mistake::None, None), 1).await;
+    let some = matrix::make(|| case(Mistake::None, None), 10).await;
+    assert_eq!(seen(&some), seen(&all));
+    assert!(some.rows.len() * 3 < all.rows.len() * 2, "{} of {}", some.rows.len(), all.rows.len());
+}
