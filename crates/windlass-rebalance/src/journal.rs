@@ -39,6 +39,9 @@ pub struct Journalled {
     pub vector: Vec<f32>,
 }
 
+/// Where the last vector of each place begins, and its time.
+type Places = HashMap<u32, (u64, i64)>;
+
 /// Writes a journal. Appending is buffered; only [`JournalWriter::sync`] makes it last. Blocking, but each call
 /// is a copy into memory or into the page cache.
 #[derive(Debug)]
@@ -46,7 +49,7 @@ pub struct JournalWriter {
     path: PathBuf,
     file: BufWriter<File>,
     /// What has been written, so that it is found again without reading the file.
-    places: HashMap<u32, (u64, i64)>,
+    places: Places,
     end: u64,
 }
 
@@ -106,7 +109,7 @@ impl JournalWriter {
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
     /// Earlier ones, oldest first: file and where its places are.
-    old: Vec<(PathBuf, HashMap<u32, (u64, i64)>)>,
+    old: Vec<(PathBuf, Places)>,
     current: Option<JournalWriter>,
 }
 
@@ -217,7 +220,7 @@ fn parse(record: &[u8]) -> io::Result<Journalled> {
 }
 
 /// Where the places of a journal are, up to the first damage.
-fn scan(path: &Path) -> io::Result<HashMap<u32, (u64, i64)>> {
+fn scan(path: &Path) -> io::Result<Places> {
     let mut file = BufReader::with_capacity(256 * 1024, File::open(path)?);
     let mut places = HashMap::new();
     let mut magic = [0; MAGIC.len()];

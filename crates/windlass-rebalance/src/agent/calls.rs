@@ -41,7 +41,10 @@ pub enum InsertAnswer {
     /// Answered OK, which proves nothing: an insert older than a pending remove is dropped without a word.
     Ok,
     /// The id is there already.
-    AlreadyExists,
+    AlreadyExists {
+        /// An earlier try of this request had an unknown outcome, so this may be what it left.
+        repeated: bool,
+    },
     /// Another dimension, or an id that the agent does not take.
     Rejected(String),
 }
@@ -183,7 +186,20 @@ impl<'a, A: Attempt> AgentCalls<'a, A> {
         T: Send,
         F: Future<Output = Result<Response<T>, Status>> + Send,
     {
-        let mut tries = 0;
+        Ok(self.ask_noting(manner, call).await?.0)
+    }
+
+    /// The same, and says whether an earlier try may have been carried out.
+    async fn ask_noting<T, F>(
+        &self,
+        manner: Manner,
+        call: impl Fn() -> F + Send + Sync,
+    ) -> Result<(Result<T, CallError>, bool), Failure>
+    where
+        T: Send,
+        F: Future<Output = Result<Response<T>, Status>> + Send,
+    {
+        let (mut tries, mut unknown) = (0, false);
         loop {
             self.rested().await?;
             let permit = tokio::select! {
@@ -200,11 +216,12 @@ impl<'a, A: Attempt> AgentCalls<'a, A> {
                 Ended::Answered(Err(error)) if error.may_pass() => error,
                 Ended::Answered(answer) => {
                     self.client.failures.store(0, Ordering::Relaxed);
-                    return Ok(answer);
+                    return Ok((answer, unknown));
                 }
             };
             self.note_failure(manner, &error, tries)?;
             tries += 1;
+            unknown |= matches!(error, CallError::Busy { unknown: true, .. });
             if matches!(error, CallError::Aborted(_)) {
                 let until = self.attempt.clock().monotonic() + REST;
                 let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
@@ -377,9 +394,10 @@ impl<'a, A: Attempt> AgentCalls<'a, A> {
             };
             async move { stub.insert(request).await }
         };
-        match self.ask(self.change("insert"), call).await? {
+        let (answer, repeated) = self.ask_noting(self.change("insert"), call).await?;
+        match answer {
             Ok(_) => Ok(InsertAnswer::Ok),
-            Err(CallError::AlreadyExists) => Ok(InsertAnswer::AlreadyExists),
+            Err(CallError::AlreadyExists) => Ok(InsertAnswer::AlreadyExists { repeated }),
             Err(CallError::InvalidArgument(why)) => Ok(InsertAnswer::Rejected(why)),
             Err(error) => Err(self.refused("insert", &error)),
         }

@@ -222,11 +222,12 @@ impl<'a, A: Attempt> Chunk<'a, A> {
 
     /// Executes the chunk from where it is to its end.
     pub(crate) async fn run(&self) -> Result<(), Failure> {
-        let outcome = self.drive().await;
+        // The phases' future is large; what waits for a chunk need not be.
+        let outcome = Box::pin(self.drive()).await;
         if let Err(failure) = &outcome
             && failure.class == ErrorClass::Permanent
         {
-            self.abandon().await;
+            Box::pin(self.abandon()).await;
         }
         outcome
     }
@@ -642,7 +643,10 @@ pub(crate) fn counts(entries: &[Entry]) -> BTreeMap<&'static str, u64> {
 /// What an entry means to a later attempt: what was under way may have been done.
 fn resumed(mut entry: Entry) -> Entry {
     match entry.step {
-        Step::Copy => entry.marks.add(Marks::TOUCHED),
+        Step::Copy => {
+            entry.marks.add(Marks::TOUCHED);
+            entry.marks.add(Marks::SENT);
+        }
         Step::Remove => entry.marks.add(Marks::REMOVING),
         _ => {}
     }
@@ -660,6 +664,7 @@ fn forgotten(kind: ChunkKind, present: bool, removal_begun: bool) -> Entry {
         entry.marks.add(Marks::NOT_OURS);
     } else if kind != ChunkKind::Trim {
         entry.marks.add(Marks::TOUCHED);
+        entry.marks.add(Marks::SENT);
     }
     match kind {
         // Looking again tells all there is to know: these take nothing away that another may need.

@@ -4,7 +4,7 @@
 //! what is known about the id and what was just seen, and sets what comes next.
 
 use super::entry::{Entry, Marks, Outcome, Step, Why};
-use super::input::{ChunkKind, Verify};
+use super::input::{ChunkKind, Verify, removes};
 
 /// Rounds that an id is begun anew before it is left to the clients who keep changing it.
 pub(crate) const ROUNDS: u8 = 3;
@@ -122,6 +122,9 @@ pub(crate) fn reread(entry: &mut Entry, source: Option<i64>, now: i64) {
         None => source_gone(entry),
         Some(time) if time > now => withdraw_failed(entry, Why::FutureTime),
         Some(time) => {
+            if time != entry.time {
+                entry.marks.clear(Marks::SENT);
+            }
             entry.time = time;
             entry.step = Step::Copy;
         }
@@ -156,12 +159,20 @@ pub(crate) enum Replace {
 }
 
 /// After ALREADY_EXISTS to an insert (and before an update): the destination has `other`, or nothing after all.
-pub(crate) fn exists_already(entry: &mut Entry, other: Option<Other>) -> Replace {
+/// `sent`: this very version may have been sent before. `touched`: some version of ours was there.
+pub(crate) fn exists_already(entry: &mut Entry, other: Option<Other>, sent: bool, touched: bool) -> Replace {
     entry.step = Step::Verify;
     let Some(Other { time, same }) = other else {
         // It went away in between; reading back will show.
         return Replace::No;
     };
+    // The first look saw nothing there. What is there now is ours, or a client has written the id meanwhile and this
+    // is one of the copies it is to have: then taking the source's away would leave one too few.
+    entry.marks.add(Marks::UNSURE);
+    let ours = if time < entry.time { touched } else { sent };
+    if !ours {
+        entry.marks.add(Marks::NOT_OURS);
+    }
     if time < entry.time {
         // The agent inserts at the time of the update plus one. The same vector is not inserted, only its time is
         // raised, to exactly the time given.
@@ -245,7 +256,7 @@ pub(crate) fn rechecked(entry: &mut Entry, kind: ChunkKind, source: Option<i64>,
         return entry.end(Outcome::Gone);
     }
     if both_still(entry, source, there) {
-        entry.step = if kind.removes() { Step::Remove } else { Step::Ended(Outcome::Done) };
+        entry.step = if removes(kind) { Step::Remove } else { Step::Ended(Outcome::Done) };
     }
 }
 
@@ -314,6 +325,16 @@ pub(crate) fn may_trim(entry: &mut Entry, source: Option<i64>, others: Others, r
     entry.time = time;
     entry.marks.add(Marks::TRIM);
     Removal::Go
+}
+
+/// Whether enough copies are left without the source's, where clients may have put the destination's there.
+pub(crate) fn enough_left(entry: &mut Entry, others: Others, replica: u32) -> bool {
+    let enough = others.copies >= replica;
+    if !enough {
+        // Both are wanted.
+        entry.end(Outcome::AlreadyThere);
+    }
+    enough
 }
 
 /// The source's copy has been removed.

@@ -234,6 +234,11 @@ impl Marks {
     pub(crate) const REMOVED: Self = Self(1 << 7);
     /// For undoing: the source of the move had not lost its copy, so if it has none now, a client deleted it.
     pub(crate) const EXTRA: Self = Self(1 << 8);
+    /// We may have sent this very version to the destination.
+    pub(crate) const SENT: Self = Self(1 << 9);
+    /// The destination had a copy when ours came: clients may have put it there as one of theirs. Before the source's
+    /// copy is removed, all copies are counted.
+    pub(crate) const UNSURE: Self = Self(1 << 10);
 
     pub(crate) fn has(self, mark: Self) -> bool {
         self.0 & mark.0 != 0

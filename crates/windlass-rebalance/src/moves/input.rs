@@ -2,40 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What is done with the ids of a chunk. All chunks of a kind come before those of the next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ChunkKind {
-    /// Brings the old copy on the destination up to date with the newest vector, which the source has.
-    Refresh,
-    /// Removes the copy on the source; R others hold the newest. There is no destination.
-    Trim,
-    /// Puts one more copy on the destination, read from the source, which keeps its own.
-    Fill,
-    /// Puts a copy on the destination, with the vector taken from a backup.
-    Restore,
-    /// Puts a copy on the destination and removes that of the source.
-    Move,
-}
+pub use crate::calculate::ChunkKind;
 
-impl ChunkKind {
-    /// The word used for it in texts and in JSON.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Refresh => "refresh",
-            Self::Trim => "trim",
-            Self::Fill => "fill",
-            Self::Restore => "restore",
-            Self::Move => "move",
-        }
-    }
-
-    /// Whether the source loses its copy.
-    #[must_use]
-    pub const fn removes(self) -> bool {
-        matches!(self, Self::Trim | Self::Move)
-    }
+/// Whether the source loses its copy.
+pub(crate) const fn removes(kind: ChunkKind) -> bool {
+    matches!(kind, ChunkKind::Trim | ChunkKind::Move)
 }
 
 /// An agent and where it answers.

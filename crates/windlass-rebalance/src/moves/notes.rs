@@ -47,6 +47,9 @@ pub(crate) struct Header {
     pub(crate) timeless: bool,
 }
 
+/// Notes as they are read: about the chunk, and about each id.
+pub(crate) type Notes = (Header, Vec<Entry>);
+
 /// Where the notes are; goes into the checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct NotesRef {
@@ -83,7 +86,7 @@ pub(crate) fn write_durably(folder: &Path, file: &str, bytes: &[u8]) -> io::Resu
 }
 
 /// Reads the notes that `notes` names: `None` if they are not there or not what was written. Blocking.
-pub(crate) fn read(folder: &Path, notes: &NotesRef) -> io::Result<Option<(Header, Vec<Entry>)>> {
+pub(crate) fn read(folder: &Path, notes: &NotesRef) -> io::Result<Option<Notes>> {
     let bytes = match fs::read(folder.join(&notes.file)) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -95,7 +98,7 @@ pub(crate) fn read(folder: &Path, notes: &NotesRef) -> io::Result<Option<(Header
     Ok(parse(&bytes))
 }
 
-fn parse(bytes: &[u8]) -> Option<(Header, Vec<Entry>)> {
+fn parse(bytes: &[u8]) -> Option<Notes> {
     let (length, rest) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<4>()?;
     let length = u32::from_le_bytes(*length) as usize;
     let header = serde_json::from_slice(rest.get(..length)?).ok()?;
@@ -134,7 +137,7 @@ pub(crate) fn file_name(task: TaskId, part: &str, epoch: Epoch, number: u32) -> 
 }
 
 /// The newest whole notes of a task's part, without a checkpoint that names them. Blocking.
-pub(crate) fn newest(folder: &Path, task: TaskId, part: &str) -> io::Result<Option<(NotesRef, (Header, Vec<Entry>))>> {
+pub(crate) fn newest(folder: &Path, task: TaskId, part: &str) -> io::Result<Option<(NotesRef, Notes)>> {
     let files = match fs::read_dir(folder) {
         Ok(files) => files,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

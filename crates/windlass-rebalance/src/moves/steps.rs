@@ -279,7 +279,7 @@ impl<A: Attempt> Chunk<'_, A> {
     async fn copy(&self, place: usize, id: &str, entry: &mut Entry) -> Result<(), Failure> {
         let Some(vector) = self.original(place, id, entry).await? else { return Ok(()) };
         entry.print = print_of(&vector);
-        let bytes = vector.len() * size_of::<f32>();
+        let bytes = size_of_val::<[f32]>(&vector);
         let clock = self.attempt.clock();
         let wait = self.share.moves.reserve(clock, 1.0).max(self.share.bytes.reserve(clock, bytes as f64));
         if !wait.is_zero() {
@@ -290,20 +290,29 @@ impl<A: Attempt> Chunk<'_, A> {
             written.map_err(|error| journal_failed(&error))?;
         }
         if self.kind() == ChunkKind::Refresh {
-            return self.replace(id, entry, &vector).await;
+            return self.replace(id, entry, &vector, true, true).await;
         }
+        let before = entry.marks;
         entry.marks.add(Marks::TOUCHED);
+        entry.marks.add(Marks::SENT);
         self.inserts.fetch_add(1, Ordering::Relaxed);
         match self.destination()?.insert(id, &vector, entry.time).await? {
             InsertAnswer::Ok => {
                 self.share.note_rejection(false, "")?;
                 self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                if !entry.marks.has(Marks::PRESENT) {
+                    // Whatever was there has gone; this is our own.
+                    entry.marks.clear(Marks::NOT_OURS);
+                    entry.marks.clear(Marks::UNSURE);
+                }
                 entry.step = Step::Verify;
                 Ok(())
             }
-            InsertAnswer::AlreadyExists => {
+            InsertAnswer::AlreadyExists { repeated } => {
                 self.share.note_rejection(false, "")?;
-                self.replace(id, entry, &vector).await
+                let sent = before.has(Marks::SENT) || repeated;
+                let touched = before.has(Marks::TOUCHED) && !before.has(Marks::NOT_OURS);
+                self.replace(id, entry, &vector, sent, touched || repeated).await
             }
             InsertAnswer::Rejected(why) => {
                 entry.end(Outcome::Rejected);
@@ -313,16 +322,23 @@ impl<A: Attempt> Chunk<'_, A> {
     }
 
     /// The destination has a copy already: brings it up to date, if it is older.
-    async fn replace(&self, id: &str, entry: &mut Entry, vector: &[f32]) -> Result<(), Failure> {
+    async fn replace(
+        &self,
+        id: &str,
+        entry: &mut Entry,
+        vector: &[f32],
+        sent: bool,
+        touched: bool,
+    ) -> Result<(), Failure> {
         let destination = self.destination()?;
         let found = destination.get_object(id).await?;
         let other = found.map(|found| Other { time: found.time, same: decide::close(&found.vector, vector) });
-        let Replace::Update(time) = decide::exists_already(entry, other) else { return Ok(()) };
+        let Replace::Update(time) = decide::exists_already(entry, other, sent, touched) else { return Ok(()) };
         entry.marks.add(Marks::TOUCHED);
         self.inserts.fetch_add(1, Ordering::Relaxed);
         match destination.update(id, vector, time).await? {
             UpdateAnswer::Ok => {
-                self.bytes.fetch_add((vector.len() * size_of::<f32>()) as u64, Ordering::Relaxed);
+                self.bytes.fetch_add(size_of_val(vector) as u64, Ordering::Relaxed);
             }
             // Reading back shows what became of it.
             UpdateAnswer::Same | UpdateAnswer::NotFound => {}
@@ -437,6 +453,12 @@ impl<A: Attempt> Chunk<'_, A> {
             decide::may_trim(entry, time, others, self.input.index_replica)
         } else {
             let there = self.read_back(place, id, entry).await?;
+            if entry.marks.has(Marks::UNSURE) && !self.adopt {
+                let others = self.others(id).await?;
+                if !decide::enough_left(entry, others, self.input.index_replica) {
+                    return Ok(());
+                }
+            }
             // The source comes last: what a client does to it in between is what must not be missed.
             let version = self.source_version(id, entry).await?;
             decide::may_remove(entry, version, there)

@@ -12,6 +12,7 @@ use windlass_model::policy::Policy;
 use windlass_model::{Failure, TaskId};
 
 use crate::agent::Attempt;
+use crate::patience::patient;
 
 use super::access::BackupAccess;
 use super::chunk::{Chunk, Parts, REMOVALS, Setup, blocking};
@@ -33,7 +34,7 @@ const PART: &str = "move";
 
 fn policy(input: Option<&MoveInput>) -> Policy {
     let stall_ms = input.map_or(0, |input| input.settings.commit_timeout_ms).max(30 * 60_000);
-    Policy { attempts: 8, stall_ms, ..Policy::default() }
+    Policy { attempts: 8, stall_ms, ..patient() }
 }
 
 /// Reads an input and says everything about it that is wrong.

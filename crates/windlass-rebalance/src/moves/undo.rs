@@ -69,7 +69,9 @@ fn back(kind: ChunkKind, entry: &Entry) -> Back {
         (false, 0) => entry.time,
         (false, there) => there,
     };
-    if kind == ChunkKind::Trim || has(Marks::TRIM) {
+    // A copy that clients put on the destination stays there; the source gets its own back.
+    let kept = kind == ChunkKind::Move && has(Marks::NOT_OURS);
+    if kind == ChunkKind::Trim || has(Marks::TRIM) || kept {
         return match (removed, entry.there) {
             (false, _) => Back::Nothing,
             (true, 0) => Back::Trimmed(ANY_VERSION),
@@ -82,6 +84,7 @@ fn back(kind: ChunkKind, entry: &Entry) -> Back {
     match kind {
         _ if !has(Marks::TOUCHED) || ended_alone => Back::Nothing,
         ChunkKind::Refresh | ChunkKind::Trim => Back::Nothing,
+        _ if has(Marks::NOT_OURS) => Back::Nothing,
         ChunkKind::Restore => Back::Restored,
         ChunkKind::Fill => Back::Extra(version),
         ChunkKind::Move if removed || done => Back::Moved(version),

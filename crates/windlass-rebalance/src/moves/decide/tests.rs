@@ -81,12 +81,41 @@ fn an_id_that_the_destination_has_already_is_judged_by_time_and_vector() {
     ];
     for (time, same, replace, then) in table {
         let mut entry = entry(Step::Copy, OURS);
-        assert_eq!(exists_already(&mut entry, Some(Other { time, same })), replace, "{time} {same}");
+        assert_eq!(exists_already(&mut entry, Some(Other { time, same }), true, true), replace, "{time} {same}");
         assert_eq!(entry.step, then, "{time} {same}");
+        assert!(entry.marks.has(Marks::UNSURE) && !entry.marks.has(Marks::NOT_OURS));
     }
     let mut vanished = entry(Step::Copy, OURS);
-    assert_eq!(exists_already(&mut vanished, None), Replace::No);
+    assert_eq!(exists_already(&mut vanished, None, false, false), Replace::No);
     assert_eq!(vanished.step, Step::Verify);
+}
+
+#[test]
+fn a_copy_that_came_from_a_client_is_never_taken_for_ours() {
+    // time, sent, touched: whose
+    let table =
+        [(100, true, true, true), (100, false, true, false), (150, false, true, false), (50, false, true, true)];
+    for (time, sent, touched, ours) in table {
+        let mut entry = entry(Step::Copy, OURS);
+        exists_already(&mut entry, Some(Other { time, same: true }), sent, touched);
+        assert_eq!(!entry.marks.has(Marks::NOT_OURS), ours, "{time} {sent} {touched}");
+        withdraw(&mut entry, Outcome::Changed);
+        assert_eq!(entry.step == Step::Withdraw(Outcome::Changed), ours);
+    }
+    let copies = |copies| Others { newest: Some(100), with_newest: copies, copies };
+    let mut both_wanted = entry(Step::Remove, &[Marks::UNSURE]);
+    assert!(!enough_left(&mut both_wanted, copies(1), 2));
+    assert_eq!(both_wanted.step, Step::Ended(Outcome::AlreadyThere));
+    assert!(enough_left(&mut entry(Step::Remove, &[]), copies(2), 2));
+}
+
+#[test]
+fn another_version_has_not_been_sent_yet() {
+    let mut entry = entry(Step::Reread, &[Marks::TOUCHED, Marks::SENT]);
+    reread(&mut entry, Some(100), 1_000);
+    assert!(entry.marks.has(Marks::SENT));
+    reread(&mut entry, Some(200), 1_000);
+    assert!(!entry.marks.has(Marks::SENT) && entry.marks.has(Marks::TOUCHED));
 }
 
 #[test]
@@ -312,7 +341,7 @@ mod properties {
                     Step::Copy => {
                         if source_still(&mut entry, source) {
                             entry.marks.add(Marks::TOUCHED);
-                            let _ = exists_already(&mut entry, there.map(|time| Other { time, same }));
+                            let _ = exists_already(&mut entry, there.map(|time| Other { time, same }), true, true);
                         }
                     }
                     Step::Verify => verified(&mut entry, ChunkKind::Move, back),

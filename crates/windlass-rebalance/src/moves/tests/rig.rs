@@ -61,6 +61,10 @@ pub(super) struct Try {
 }
 
 impl Try {
+    pub(super) fn die_at(&mut self, point: usize) {
+        self.die_at = Some(point);
+    }
+
     async fn point(&self) {
         let point = self.points.fetch_add(1, Ordering::SeqCst) + 1;
         if self.die_at == Some(point) {
