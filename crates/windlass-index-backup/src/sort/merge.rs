@@ -1,6 +1,7 @@
 //! Merges sorted runs into one order.
 
 use std::fs::File;
+use std::hint::select_unpredictable;
 use std::io::Read;
 
 use super::run::Run;
@@ -8,6 +9,9 @@ use super::{Record, common_prefix, key_of};
 use crate::error::{BackupError, Stage};
 use crate::gob::MAX_ID_BYTES;
 use crate::input::Watch;
+
+/// How much a processor fetches at once.
+const CACHE_LINE: usize = 64;
 
 /// The number that begins at `at`, and where it ends.
 #[inline]
@@ -82,6 +86,10 @@ impl Source {
             self.refill(watch)?;
             self.here = self.locate();
         }
+        // The records behind this one are wanted when this run wins again, which is a while from now: have them
+        // fetched meanwhile. Nothing waits for the byte that is read here.
+        let ahead = self.start + 2 * CACHE_LINE;
+        std::hint::black_box(self.buffer.get(ahead).copied());
         Ok(())
     }
 
@@ -187,10 +195,14 @@ impl<'w> Merge<'w> {
             let swap =
                 if loser.key == winner.key { self.before_in_full(loser, winner) } else { loser.key < winner.key };
             // Who wins is a coin toss, so it must not become a branch.
-            let mask = u64::from(swap).wrapping_neg();
-            let (key, source) = ((loser.key ^ winner.key) & mask, (loser.source ^ winner.source) & mask);
-            self.losers[node] = Player { key: loser.key ^ key, source: loser.source ^ source };
-            winner = Player { key: winner.key ^ key, source: winner.source ^ source };
+            let keys =
+                (select_unpredictable(swap, loser.key, winner.key), select_unpredictable(swap, winner.key, loser.key));
+            let sources = (
+                select_unpredictable(swap, loser.source, winner.source),
+                select_unpredictable(swap, winner.source, loser.source),
+            );
+            winner = Player { key: keys.0, source: sources.0 };
+            self.losers[node] = Player { key: keys.1, source: sources.1 };
             node /= 2;
         }
         self.winner = winner;
