@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use windlass_engine::context::TaskContext;
 use windlass_engine::kind::{Finished, TaskType};
 use windlass_model::plan::TaskSpec;
+use windlass_model::policy::Policy;
 use windlass_model::{ErrorClass, Failure};
 
 use crate::agent::ClientSettings;
@@ -18,6 +19,7 @@ use crate::calculate::{AgentState, Fullness, trigger};
 use crate::discover::{AgentSource, SeenAgent, ask_gateway, discover};
 use crate::history::History;
 use crate::moves::AgentAddress;
+use crate::patience::patient;
 use crate::spec::{JournalUse, Measure, RebalanceSpec, RunMode};
 
 /// The name of the task type.
@@ -218,7 +220,7 @@ fn lost(spec: &RebalanceSpec, seen: &[SeenAgent]) -> Vec<String> {
 pub(crate) fn spread(agents: &[ConfiguredAgent]) -> Option<f64> {
     let kept = || agents.iter().filter(|agent| !matches!(agent.state, AgentState::Lost | AgentState::Drained));
     let levels: Vec<f64> = kept().filter_map(|agent| Some(agent.copies()? as f64 / agent.weight)).collect();
-    let copies: f64 = kept().filter_map(|agent| agent.copies()).map(|copies| copies as f64).sum();
+    let copies: f64 = kept().filter_map(ConfiguredAgent::copies).map(|copies| copies as f64).sum();
     let weights: f64 = kept().filter(|agent| agent.seen.is_reachable()).map(|agent| agent.weight).sum();
     (copies > 0.0).then(|| levels.iter().copied().fold(0.0, f64::max) / (copies / weights))
 }
@@ -394,7 +396,8 @@ fn following(cx: &TaskContext, configured: &Configured) -> Vec<TaskSpec> {
     let mut calculate = cx
         .new_task(crate::plan_task::CALCULATE, "plan")
         .requires(me)
-        .input(serde_json::json!({ "configured": configured, "scans": {} }));
+        .reference("/configured", me, "")
+        .input(serde_json::json!({ "configure": me, "scans": {} }));
     let mut tasks = Vec::new();
     for (n, agent) in configured.agents.iter().enumerate() {
         let input = crate::scan::ScanInput { index: n, agent: agent.clone() };
@@ -431,6 +434,10 @@ impl TaskType for ConfigureTask {
         CONFIGURE
     }
 
+    fn policy(&self) -> Policy {
+        patient()
+    }
+
     fn changes_outside(&self) -> bool {
         false
     }
@@ -454,6 +461,7 @@ mod tests {
     use super::*;
     use crate::discover::IndexCount;
 
+    #[expect(clippy::needless_pass_by_value, reason = "reads better where it is called")]
     fn spec(members: serde_json::Value) -> RebalanceSpec {
         let mut value = serde_json::json!({
             "index_replica": 1,

@@ -10,12 +10,14 @@ use windlass_model::plan::Plan;
 
 use crate::backups::JobBackups;
 use crate::configure::{CONFIGURE, ConfigureTask};
-use crate::finish::{FinishTask, RetireTask, SweepTask, TallyTask};
+use crate::finish::FinishTask;
 use crate::moves::{MoveShares, RebalanceCleanup, RebalanceMove};
 use crate::plan_task::{CalculateTask, PhaseTask};
 use crate::report;
+use crate::retire::{RetireTask, TallyTask};
 use crate::scan::ScanTask;
 use crate::spec::{self, RebalanceSpec};
+use crate::sweep::SweepTask;
 
 /// Evens out, drains and recovers the agents of a vector index cluster.
 #[derive(Clone, Debug)]

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! * [`spec`] is what people write, [`kind`] what the engine sees.
-//! * [`configure`], [`scan`], [`plan_task`], [`finish`] are the tasks before and after the moves; each adds the
-//!   next ones in the transaction that completes it.
+//! * [`configure`], [`scan`], [`plan_task`], [`sweep`], [`retire`], [`finish`] are the tasks before and after the
+//!   moves; each adds the next ones in the transaction that completes it.
 //! * [`calculate`] is the planner: pure, streaming, deterministic. It knows no agent and no file.
 //! * [`moves`] carries out one chunk, with [`journal`] for vectors under way.
 //! * [`agent`] and [`discover`] talk to agents; [`backups`] to object storage.
@@ -31,10 +31,13 @@ mod history;
 pub mod journal;
 pub mod kind;
 pub mod moves;
+mod patience;
 pub mod plan_task;
 mod report;
+pub mod retire;
 pub mod scan;
 pub mod spec;
+pub mod sweep;
 
 pub use kind::RebalanceKind;
 pub use spec::RebalanceSpec;

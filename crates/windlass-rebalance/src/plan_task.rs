@@ -15,6 +15,7 @@ use windlass_engine::context::TaskContext;
 use windlass_engine::kind::{Finished, TaskType};
 use windlass_index_backup::{CopiesReader, Copy, is_movable};
 use windlass_model::plan::TaskSpec;
+use windlass_model::policy::Policy;
 use windlass_model::progress::Progress;
 use windlass_model::{ErrorClass, Failure, TaskId};
 
@@ -27,6 +28,7 @@ use crate::configure::{Configured, client_settings};
 use crate::copies::ScannedCopies;
 use crate::history::History;
 use crate::moves::{self, AgentAddress, BackupRef, IdListRef, IdListWriter, MOVE_TASK, MoveInput, MoveSettings, shown};
+use crate::patience::patient;
 use crate::scan::{ScanInput, Scanned, is_intact, result_path, scan};
 use crate::spec::{Commit, Durability, RebalanceSpec, Restore, RunMode, Verify};
 
@@ -46,6 +48,8 @@ const SAMPLES: usize = 5;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Input {
+    /// The task of stage 1.
+    configure: TaskId,
     configured: Configured,
     scans: BTreeMap<String, Scanned>,
 }
@@ -408,19 +412,11 @@ pub(crate) fn move_settings(spec: &RebalanceSpec, replicas: u32) -> MoveSettings
     }
 }
 
-const fn move_kind(kind: ChunkKind) -> moves::ChunkKind {
-    match kind {
-        ChunkKind::Refresh => moves::ChunkKind::Refresh,
-        ChunkKind::Trim => moves::ChunkKind::Trim,
-        ChunkKind::Fill => moves::ChunkKind::Fill,
-        ChunkKind::Restore => moves::ChunkKind::Restore,
-        ChunkKind::Move => moves::ChunkKind::Move,
-    }
-}
-
 /// What the chunks of a plan are made into tasks with.
 pub(crate) struct Execution<'e> {
     pub(crate) spec: &'e RebalanceSpec,
+    /// The task of stage 1.
+    pub(crate) configure: TaskId,
     pub(crate) configured: &'e Configured,
     pub(crate) plan: &'e PlanDocument,
     pub(crate) lists: &'e BTreeMap<String, IdListRef>,
@@ -450,7 +446,7 @@ impl Execution<'_> {
         Some(MoveInput {
             cluster: self.configured.cluster.clone(),
             chunk: chunk.number,
-            kind: move_kind(chunk.kind),
+            kind: chunk.kind,
             source: if restore { None } else { Some(self.address(&chunk.source)?) },
             destination: match &chunk.destination {
                 Some(name) => Some(self.address(name)?),
@@ -522,6 +518,10 @@ impl TaskType for CalculateTask {
         CALCULATE
     }
 
+    fn policy(&self) -> Policy {
+        patient()
+    }
+
     fn changes_outside(&self) -> bool {
         false
     }
@@ -572,8 +572,14 @@ impl TaskType for CalculateTask {
         let add = if spec.only_plans() || nothing {
             Vec::new()
         } else {
-            let execution =
-                Execution { spec: &spec, configured: &configured, plan: &plan, lists: &lists, prefix: String::new() };
+            let execution = Execution {
+                spec: &spec,
+                configure: input.configure,
+                configured: &configured,
+                plan: &plan,
+                lists: &lists,
+                prefix: String::new(),
+            };
             crate::finish::with_ending(cx, &execution)?
         };
         if add.is_empty() {
@@ -611,6 +617,10 @@ pub struct PhaseTask;
 impl TaskType for PhaseTask {
     fn name(&self) -> &'static str {
         PHASE
+    }
+
+    fn policy(&self) -> Policy {
+        patient()
     }
 
     async fn run(&self, _: &TaskContext) -> Result<Finished, Failure> {

@@ -9,10 +9,12 @@ use windlass_model::task::Outcome;
 
 use crate::calculate::AgentState;
 use crate::configure::{CONFIGURE, Configured};
-use crate::finish::{Ended, FINISH, OutcomeCounts, RETIRE, Retired, SWEEP, Swept, sum};
+use crate::finish::{Ended, FINISH, OutcomeCounts, sum};
 use crate::moves::{MOVE_TASK, MoveOutput};
 use crate::plan_task::{CALCULATE, Calculated};
+use crate::retire::{RETIRE, Retired};
 use crate::scan::{SCAN, Scanned};
+use crate::sweep::{SWEEP, Swept};
 
 /// Ids named per outcome in the report; the chunks' files have all.
 const NAMED: usize = 100;

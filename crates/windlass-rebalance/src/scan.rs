@@ -22,6 +22,7 @@ use crate::backups::{Backups, Found, Reading, SCANS, backup_failure};
 use crate::calculate::{AgentState, ListOrigin};
 use crate::configure::{ConfiguredAgent, client_settings};
 use crate::copies::CopySorter;
+use crate::patience::patient;
 use crate::spec::{ListLive, RebalanceSpec};
 
 /// The name of the task type.
@@ -413,7 +414,7 @@ impl TaskType for ScanTask {
 
     fn policy(&self) -> Policy {
         // The object store's own retries come first.
-        Policy { attempts: 3, ..Policy::default() }
+        Policy { attempts: 3, ..patient() }
     }
 
     fn changes_outside(&self) -> bool {

@@ -391,6 +391,7 @@ mod tests {
     }
 
     /// `good` with members replaced, as `pointer: message` lines.
+    #[expect(clippy::needless_pass_by_value, reason = "reads better where it is called")]
     fn faults_with(members: Value) -> Vec<String> {
         let mut spec = good();
         for (name, value) in members.as_object().unwrap() {

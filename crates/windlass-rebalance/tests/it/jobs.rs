@@ -151,3 +151,30 @@ async fn one_job_per_cluster_runs_at_a_time_by_name() {
     assert_eq!(names.len(), 1);
     assert!(kind.exclusive(&rig.spec(json!({ "mode": "plan" }))).is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_undone_recovery_gives_the_backup_its_name_back_and_takes_the_copies_away() {
+    let rig = Rig::start(Cluster::builder().agents(4).ids(200).seed(8)).await;
+    rig.cluster.stop(3).await;
+    let before = rig.cluster.placement();
+    let spec = rig.spec(json!({ "mode": "recovery", "agents": ["vald-agent-3"] }));
+    let run = rig.run_and_undo(spec).await;
+    assert_eq!(run.status.state, windlass_model::job::JobState::Finished, "{:#}", run.report);
+    let names = |placement: &windlass_sim::vald::Placement| -> Vec<(String, Vec<usize>)> {
+        placement.iter().map(|(id, on)| (id.to_string(), on.iter().map(|(agent, _)| *agent).collect())).collect()
+    };
+    assert_eq!(names(&rig.cluster.placement()), names(&before));
+    assert!(rig.backups().join("vald-agent-3.tar.gz").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_whose_process_dies_goes_on_where_it_was() {
+    let rig = Rig::start(Cluster::builder().ids(600).skew(2.0).seed(9)).await;
+    let before = rig.cluster.placement();
+    let spec = rig.spec(json!({ "chunk": 30 }));
+    let run = rig.run_dying(8, spec).await.succeeded();
+    assert_eq!(run.verdict(), "done");
+    assert!(run.spread("after") <= 1.1 + 1e-9, "{:#}", run.summary["spread"]);
+    rig.assert_nothing_lost(&before);
+    rig.assert_copies(2);
+}
