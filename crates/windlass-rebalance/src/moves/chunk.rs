@@ -238,8 +238,14 @@ impl<'a, A: Attempt> Chunk<'a, A> {
     }
 
     async fn drive(&self) -> Result<(), Failure> {
+        let mut turn = None;
         while let Some(step) = self.next_step() {
             self.attempt.may_go_on()?;
+            if !self.tells_deletes_by_queue(step) {
+                turn = None;
+            } else if turn.is_none() {
+                turn = Some(self.take_turn().await?);
+            }
             let done = self.phase(step).await;
             let written = self.write_down(step).await;
             done?;

@@ -12,6 +12,7 @@ use windlass_model::Failure;
 use crate::agent::{AgentCalls, Attempt, CommitAnswer};
 
 use super::chunk::Chunk;
+use super::entry::Step;
 use super::input::{CommitMode, Durability};
 
 /// How often a commit that takes its time is reported as alive.
@@ -25,14 +26,27 @@ const FIRST_POLL: Duration = Duration::from_millis(10);
 const LONGEST_POLL: Duration = Duration::from_secs(2);
 
 impl<A: Attempt> Chunk<'_, A> {
+    /// Whether no agent may be committed during `step`, as far as that is up to us.
+    ///
+    /// When the only copy has vanished, our remove in the source's queue shows whether a client deleted it. A commit
+    /// between removal and audit would empty that queue, and what the client deleted would be put back.
+    pub(super) fn tells_deletes_by_queue(&self, step: Step) -> bool {
+        self.input.index_replica == 1 && matches!(step, Step::Remove | Step::Audit)
+    }
+
+    /// The turn to commit agents of the cluster.
+    pub(super) async fn take_turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Failure> {
+        tokio::select! {
+            biased;
+            () = self.attempt.cancelled().cancelled() => Err(Failure::interrupted()),
+            turn = self.turn.lock() => Ok(turn),
+        }
+    }
+
     /// Waits until everything that was queued on `agent` before this call is in its index, and for
     /// [`Durability::Saved`] on its disk. Returns the time before the save.
     pub(super) async fn commit(&self, agent: &AgentCalls<'_, A>, to: Durability) -> Result<Timestamp, Failure> {
-        let _turn = tokio::select! {
-            biased;
-            () = self.attempt.cancelled().cancelled() => return Err(Failure::interrupted()),
-            turn = self.turn.lock() => turn,
-        };
+        let _turn = self.take_turn().await?;
         let (clock, settings) = (self.attempt.clock(), &self.input.settings);
         let (save, call) = (to >= Durability::Saved, settings.commit == CommitMode::Call);
         let until = clock.monotonic() + Duration::from_millis(settings.commit_timeout_ms);

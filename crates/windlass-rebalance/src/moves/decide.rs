@@ -363,7 +363,15 @@ pub(crate) fn audited(entry: &mut Entry, source: Option<i64>, there: Option<i64>
         }
         None => return Audit::PutBack,
         // A client has written it anew since.
-        Some(time) if time > entry.time && entry.time != 0 => entry.step = Step::Settle,
+        Some(time) if time > entry.time && entry.time != 0 && entry.marks.has(Marks::TRIM) => {
+            entry.step = Step::Settle;
+        }
+        // Or just before: its update was queued when the removal came, and outlived it.
+        Some(time) if time > entry.time && entry.time != 0 => {
+            entry.marks.clear(Marks::REMOVING);
+            entry.marks.clear(Marks::REMOVED);
+            source_changed(entry);
+        }
         // The removal was lost with a crash, or never arrived.
         Some(_) if there_is => remove_again(entry),
         Some(_) if entry.marks.has(Marks::TRIM) => {

@@ -157,7 +157,6 @@ impl<A: Attempt> Chunk<'_, A> {
 
     async fn look(&self, place: usize, id: &str, entry: &mut Entry) -> Result<(), Failure> {
         let rules = self.rules(place);
-        let now = self.now();
         match self.kind() {
             ChunkKind::Trim => {
                 let (source, others) = tokio::try_join!(self.source_time(id), self.others(id))?;
@@ -167,14 +166,15 @@ impl<A: Attempt> Chunk<'_, A> {
             ChunkKind::Restore => {
                 let there = self.survey(id, |_| true).await?.newest;
                 entry.time = self.ids[place].time.max(BEFORE_ALL);
-                decide::looked(entry, rules, Seen { source: None, there, now });
+                decide::looked(entry, rules, Seen { source: None, there, now: self.now() });
                 return Ok(());
             }
             ChunkKind::Refresh | ChunkKind::Fill | ChunkKind::Move => {}
         }
         let destination = self.destination()?;
         let (source, there) = tokio::try_join!(self.source_time(id), destination.get_timestamp(id))?;
-        decide::looked(entry, rules, Seen { source, there, now });
+        // Now is after the answers: what a client wrote just before them is not of the future.
+        decide::looked(entry, rules, Seen { source, there, now: self.now() });
         if self.adopt {
             self.look_at_extra(id, entry, there).await?;
         } else if self.kind() == ChunkKind::Fill && entry.step == Step::Copy {

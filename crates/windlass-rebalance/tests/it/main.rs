@@ -9,6 +9,7 @@
 )]
 
 mod backups;
+mod faults;
 mod jobs;
 mod matrix;
 mod rig;

@@ -229,8 +229,8 @@ fn the_audit_passes_repeats_or_puts_back() {
         (None, Some(150), Audit::Passed, Step::Settle),
         (None, None, Audit::PutBack, Step::Audit),
         (None, Some(50), Audit::PutBack, Step::Audit),
-        // A client wrote it anew.
-        (Some(300), Some(100), Audit::Passed, Step::Settle),
+        // A client wrote it anew: what is there now is what has to move.
+        (Some(300), Some(100), Audit::Passed, Step::Reread),
         // The removal was lost.
         (Some(100), Some(100), Audit::Passed, Step::Remove),
         (Some(100), None, Audit::Passed, Step::Copy),
