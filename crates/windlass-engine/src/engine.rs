@@ -15,15 +15,16 @@ use windlass_model::job::JobStatus;
 use windlass_model::plan::{Plan, TaskSpec};
 use windlass_model::{JobId, WorkerId};
 use windlass_store::memory::MemoryStore;
-use windlass_store::{Committed, Compare, Revision, Store, StoreError, Txn, keys};
+use windlass_store::{Committed, Store, StoreError, Txn, keys};
 
 use crate::EngineError;
+use crate::bell::Bell;
 use crate::command::{Command, CommandReply};
-use crate::coordinator::{Coordinator, End, Errand, MESSAGES, Message, load};
+use crate::coordinator::{Coordinator, End, Errand, MESSAGES, Message, Submission, load};
 use crate::kind::{Kind, Kinds, PlanContext, TaskEnd};
 use crate::lease::Session;
 use crate::probe::{Moment, NoProbe, Point, SharedProbe};
-use crate::records::{Head, JobRecord, decode, encode};
+use crate::records::{Head, JobRecord, decode};
 use crate::snapshot::JobSnapshot;
 use crate::view;
 
@@ -128,17 +129,20 @@ pub(crate) struct Shared {
     pub(crate) places: Arc<Semaphore>,
     pub(crate) type_places: HashMap<&'static str, Arc<Semaphore>>,
     /// Counts places that became free.
-    pub(crate) place_freed: watch::Sender<u64>,
+    pub(crate) place_freed: Bell,
     /// Fires when the process shuts down: tasks stop at safe points and are given back.
     pub(crate) draining: CancellationToken,
-    session: watch::Sender<Option<Arc<Session>>>,
-    jobs: Mutex<HashMap<JobId, JobHandle>>,
+    session: Mutex<Option<Arc<Session>>>,
+    /// Rings when a session begins.
+    begun: Bell,
+    /// Ordered, so that simulated runs replay.
+    jobs: Mutex<BTreeMap<JobId, JobHandle>>,
     /// Jobs that cannot go on in this process, and why.
     broken: Mutex<HashMap<JobId, String>>,
     /// Owns the coordinators.
     coordinators: Mutex<JoinSet<()>>,
     /// Changes when a coordinator ends.
-    ended: watch::Sender<u64>,
+    ended: Bell,
 }
 
 impl Shared {
@@ -161,9 +165,18 @@ impl Shared {
         self.work_dir.join(job.to_string())
     }
 
-    fn jobs(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, JobHandle>> {
+    fn jobs(&self) -> std::sync::MutexGuard<'_, BTreeMap<JobId, JobHandle>> {
         // A panic while the map was held left it whole: each use is one insert, remove or look-up.
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn current(&self) -> Option<Arc<Session>> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn begin(&self, session: Arc<Session>) {
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
+        self.begun.ring();
     }
 
     fn broken(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, String>> {
@@ -184,8 +197,7 @@ impl Shared {
         seed: JobSnapshot,
         job: JobId,
         first: Option<Message>,
-        claim: Option<Revision>,
-        planned: Option<Plan>,
+        new: Option<(Submission, Plan)>,
     ) -> bool {
         let mut jobs = self.jobs();
         if let Some(handle) = jobs.get(&job) {
@@ -197,7 +209,8 @@ impl Shared {
             // The queue is new and empty.
             let _ = messages.try_send(message);
         }
-        let errand = Errand { inbox, messages: messages.clone(), snapshots: snapshot_sender, claim, planned };
+        let (submission, planned) = new.unzip();
+        let errand = Errand { inbox, messages: messages.clone(), snapshots: snapshot_sender, submission, planned };
         let (shared, session) = (self.clone(), session.clone());
         let work = async move {
             let mut errand = errand;
@@ -221,7 +234,7 @@ impl Shared {
                 }
             }
             shared.jobs().remove(&job);
-            shared.ended.send_modify(|n| *n += 1);
+            shared.ended.ring();
         };
         let mut coordinators = self.coordinators.lock().unwrap_or_else(PoisonError::into_inner);
         while coordinators.try_join_next().is_some() {}
@@ -268,13 +281,14 @@ impl Engine {
         let shared = Arc::new(Shared {
             places: Arc::new(Semaphore::new(config.places.max(1))),
             type_places,
-            place_freed: watch::channel(0).0,
+            place_freed: Bell::default(),
             draining: CancellationToken::new(),
-            session: watch::channel(None).0,
+            session: Mutex::default(),
+            begun: Bell::default(),
             jobs: Mutex::default(),
             broken: Mutex::default(),
             coordinators: Mutex::default(),
-            ended: watch::channel(0).0,
+            ended: Bell::default(),
             store: config.store,
             clock: config.clock,
             entropy: config.entropy,
@@ -284,10 +298,13 @@ impl Engine {
             probe: config.probe,
         });
         let session = begin_session(&shared).await?;
-        shared.session.send_replace(Some(session.clone()));
-        recover(&shared, &session).await?;
-        let supervisor = tokio::spawn(supervise(shared.clone(), session));
-        Ok(Self { shared, supervisor })
+        shared.begin(session.clone());
+        // The lease is kept from the first moment, and an engine that cannot be opened stops what it has begun:
+        // it is dropped on the way out.
+        let supervisor = tokio::spawn(supervise(shared.clone(), session.clone()));
+        let engine = Self { shared, supervisor };
+        recover(&engine.shared, &session).await?;
+        Ok(engine)
     }
 
     /// The kinds it runs.
@@ -303,10 +320,17 @@ impl Engine {
     }
 
     async fn session(&self) -> Result<Arc<Session>, EngineError> {
-        let mut sessions = self.shared.session.subscribe();
-        let current = sessions.wait_for(|session| session.as_ref().is_some_and(|session| !session.over.is_cancelled()));
-        let session = current.await.map_err(|_| EngineError::ShuttingDown)?.clone();
-        session.ok_or(EngineError::ShuttingDown)
+        loop {
+            let seen = self.shared.begun.count();
+            if let Some(session) = self.shared.current().filter(|session| !session.over.is_cancelled()) {
+                return Ok(session);
+            }
+            tokio::select! {
+                biased;
+                () = self.shared.draining.cancelled() => return Err(EngineError::ShuttingDown),
+                () = self.shared.begun.after(seen) => {}
+            }
+        }
     }
 
     /// Checks a job, stores it and lets it run. Durable when it returns: the job survives any crash.
@@ -348,35 +372,18 @@ impl Engine {
         };
         let status = JobStatus::new(now);
         let session = self.session().await?;
-        let txn = Txn::new()
-            .when(Compare::Absent(keys::job(id)))
-            .put(keys::job(id), encode(&record))
-            .put(keys::state(id), encode(&status))
-            .put(keys::active(id), bytes::Bytes::new())
-            .put_leased(keys::claim(id), session.worker.to_string(), session.lease);
-        let claim = match self.commit_submission(txn, id).await? {
-            Committed::At(revision) => Some(revision),
-            // An unconfirmed attempt had been applied: the coordinator takes the claim as anybody would.
-            Committed::Conflict(_) => None,
-        };
-        let image = crate::coordinator::image::JobImage::new(record, status, Head::default());
+        let image = crate::coordinator::image::JobImage::new(record.clone(), status.clone(), Head::default());
         let seed = JobSnapshot::of(&image, image.work(), None, None);
-        self.shared.ensure(&session, seed, id, None, claim, Some(plan));
+        let (reply, stored) = oneshot::channel();
+        let submission = Submission { record, status, reply };
+        self.shared.ensure(&session, seed, id, None, Some((submission, plan)));
+        // The coordinator goes on trying for as long as its session lasts; then nobody can tell.
+        stored.await.map_err(|_| {
+            EngineError::Store(StoreError::Unknown(format!(
+                "job {id} may have been stored or not: `windlass jobs` tells"
+            )))
+        })?;
         Ok(id)
-    }
-
-    /// Commits a submission, looking after a commit that was not confirmed. The job's id is new, so finding it
-    /// in the store means that it is ours.
-    async fn commit_submission(&self, txn: Txn, id: JobId) -> Result<Committed, EngineError> {
-        match self.shared.commit(txn.clone(), "submit").await {
-            Err(EngineError::Store(StoreError::Unknown(why))) => {
-                if self.shared.store.get(&keys::job(id)).await?.is_some() {
-                    return Ok(Committed::Conflict(Vec::new()));
-                }
-                Err(EngineError::Store(StoreError::Unknown(why)))
-            }
-            other => other,
-        }
     }
 
     fn checked_kind(&self, request: &JobRequest) -> Result<Arc<dyn Kind>, EngineError> {
@@ -412,8 +419,8 @@ impl Engine {
             let seed = JobSnapshot::of(&image, image.work(), None, None);
             let (reply, answer) = oneshot::channel();
             let message = Message::Command { command, request: request.clone(), reply };
-            let mut ended = self.shared.ended.subscribe();
-            if self.shared.ensure(&session, seed, job, Some(message), None, None)
+            let seen = self.shared.ended.count();
+            if self.shared.ensure(&session, seed, job, Some(message), None)
                 && let Ok(answer) = answer.await
             {
                 return Ok(answer);
@@ -425,7 +432,7 @@ impl Engine {
             let pause = self.shared.clock.sleep(Duration::from_millis(20));
             tokio::select! {
                 biased;
-                _ = ended.changed() => {}
+                () = self.shared.ended.after(seen) => {}
                 () = pause => {}
             }
         }
@@ -445,11 +452,12 @@ impl Engine {
     ///
     /// [`EngineError::NoSuchJob`], or a failing store.
     pub async fn wait(&self, job: JobId) -> Result<JobStatus, EngineError> {
-        let mut ended = self.shared.ended.subscribe();
-        while self.shared.jobs().contains_key(&job) {
-            if ended.changed().await.is_err() {
+        loop {
+            let seen = self.shared.ended.count();
+            if !self.shared.jobs().contains_key(&job) {
                 break;
             }
+            self.shared.ended.after(seen).await;
         }
         self.shared.check_not_broken(job)?;
         let entry = self.shared.store.get(&keys::state(job)).await?;
@@ -464,14 +472,14 @@ impl Engine {
     /// When the lease cannot be given back; it then expires by itself.
     pub async fn shutdown(self) -> Result<(), EngineError> {
         self.shared.draining.cancel();
-        let mut ended = self.shared.ended.subscribe();
-        while !self.shared.jobs().is_empty() {
-            if ended.changed().await.is_err() {
+        loop {
+            let seen = self.shared.ended.count();
+            if self.shared.jobs().is_empty() {
                 break;
             }
+            self.shared.ended.after(seen).await;
         }
-        let session = self.shared.session.borrow().clone();
-        if let Some(session) = session {
+        if let Some(session) = self.shared.current() {
             session.over.cancel();
             self.shared.store.revoke(session.lease).await?;
         }
@@ -546,7 +554,7 @@ async fn recover(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<(), Eng
         }
         if let Some(image) = load::load(&*shared.store, job).await? {
             let seed = JobSnapshot::of(&image, image.work(), None, None);
-            shared.ensure(session, seed, job, None, None, None);
+            shared.ensure(session, seed, job, None, None);
         }
     }
     Ok(())
@@ -577,7 +585,7 @@ async fn supervise(shared: Arc<Shared>, mut session: Arc<Session>) {
             while coordinators.join_next().await.is_some() {}
         }
         shared.jobs().clear();
-        shared.ended.send_modify(|n| *n += 1);
+        shared.ended.ring();
         session = loop {
             match begin_session(&shared).await {
                 Ok(session) => break session,
@@ -585,7 +593,7 @@ async fn supervise(shared: Arc<Shared>, mut session: Arc<Session>) {
             }
             shared.clock.sleep(Duration::from_secs(1)).await;
         };
-        shared.session.send_replace(Some(session.clone()));
+        shared.begin(session.clone());
     }
 }
 

@@ -26,8 +26,13 @@ impl SafeUntil {
         self.0.store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
+    /// How long it is still safe.
+    pub(crate) fn left(&self, clock: &dyn Clock) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::SeqCst)).saturating_sub(clock.monotonic())
+    }
+
     pub(crate) fn is_safe(&self, clock: &dyn Clock) -> bool {
-        clock.monotonic().as_millis() < u128::from(self.0.load(Ordering::SeqCst))
+        !self.left(clock).is_zero()
     }
 }
 
@@ -65,11 +70,13 @@ impl Session {
             tokio::select! {
                 biased;
                 () = self.over.cancelled() => return,
-                () = clock.sleep(ttl / 3) => {}
+                () = clock.sleep((ttl / 3).min(self.safe_until.left(&**clock))) => {}
             }
             let sent = clock.monotonic();
-            // A store that does not answer must not keep us past the safe moment.
-            let answer = windlass_clock::deadline(&**clock, ttl / 3, store.keep_alive(self.lease)).await;
+            // Neither a wait nor a store that does not answer may keep us past the safe moment: calls to the
+            // outside that are under way must have been dropped before another worker can take over.
+            let limit = (ttl / 3).min(self.safe_until.left(&**clock));
+            let answer = windlass_clock::deadline(&**clock, limit, store.keep_alive(self.lease)).await;
             match answer {
                 Ok(Ok(())) => self.safe_until.extend(sent, ttl),
                 Ok(Err(StoreError::LeaseGone)) => {

@@ -10,6 +10,7 @@
 //! The engine knows no kind and no store product. It takes time, randomness and the store through interfaces,
 //! so that simulated runs drive this very code.
 
+mod bell;
 pub mod command;
 pub mod context;
 mod coordinator;

@@ -26,6 +26,8 @@ pub struct Hostility {
     pub unconfirmed: f64,
     /// Commits that were lost and not confirmed either.
     pub lost: f64,
+    /// Commits that arrive up to a minute late, even if whoever sent them is gone by then.
+    pub late: f64,
 }
 
 /// A protection that is taken out of the system on purpose, to show that the simulation sees it missing.
@@ -105,7 +107,18 @@ impl Store for HostileStore {
             }
             Sabotage::None | Sabotage::LeaseNeverEnds | Sabotage::ForgetsCommits => {}
         }
-        let committed = self.inner.commit(txn).await?;
+        let committed = if self.entropy.fraction() < self.hostility.late {
+            let (inner, clock) = (self.inner.clone(), self.clock.clone());
+            let delay = Duration::from_millis(self.entropy.next_u64() % 60_000);
+            // A request on its way outlives the process that sent it.
+            let sent = tokio::spawn(async move {
+                clock.sleep(delay).await;
+                inner.commit(txn).await
+            });
+            sent.await.map_err(|error| StoreError::Unknown(error.to_string()))??
+        } else {
+            self.inner.commit(txn).await?
+        };
         if self.entropy.fraction() < self.hostility.unconfirmed {
             return Err(StoreError::Unknown("hostile".into()));
         }
@@ -141,8 +154,9 @@ impl Store for HostileStore {
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
         if self.sabotage == Sabotage::LeaseNeverEnds {
-            let _ = self.way().await;
-            let _ = self.inner.keep_alive(lease).await;
+            if self.way().await.is_ok() {
+                let _ = self.inner.keep_alive(lease).await;
+            }
             return Ok(());
         }
         self.way().await?;

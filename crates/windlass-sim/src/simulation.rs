@@ -88,7 +88,13 @@ impl Harness {
         let hostility = if calm {
             Hostility { delay_ms: 5, ..Hostility::default() }
         } else {
-            Hostility { delay_ms: 1 + dice.next_u64() % 60, unavailable: 0.03, unconfirmed: 0.02, lost: 0.02 }
+            Hostility {
+                delay_ms: 1 + dice.next_u64() % 60,
+                unavailable: 0.03,
+                unconfirmed: 0.02,
+                lost: 0.02,
+                late: 0.02,
+            }
         };
         Self {
             seed,
@@ -117,6 +123,7 @@ impl Harness {
         let shared: SharedClock = self.clock.clone();
         self.world.set_weather(Weather {
             delay_ms: 1 + self.pick(400),
+            slow: if self.pick(2) == 0 { 0.1 } else { 0.0 },
             refused: if self.pick(2) == 0 { 0.1 } else { 0.0 },
             lost_answers: if self.pick(2) == 0 { 0.1 } else { 0.0 },
         });

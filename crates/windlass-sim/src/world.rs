@@ -28,6 +28,8 @@ use windlass_model::{ErrorClass, Failure, TaskId};
 pub struct Weather {
     /// Longest time that one call takes, in milliseconds.
     pub delay_ms: u64,
+    /// The part of calls that take up to 40 s: longer than a lease lasts.
+    pub slow: f64,
     /// The part of calls that are refused and change nothing.
     pub refused: f64,
     /// The part of calls that are carried out but whose answer is lost.
@@ -104,6 +106,9 @@ impl World {
         if weather.delay_ms > 0 {
             let delay = self.entropy.next_u64() % (weather.delay_ms + 1);
             self.clock.sleep(Duration::from_millis(delay)).await;
+        }
+        if self.entropy.fraction() < weather.slow {
+            self.clock.sleep(Duration::from_millis(self.entropy.next_u64() % 40_000)).await;
         }
         if self.entropy.fraction() < weather.refused {
             return Err(Mishap::Refused);

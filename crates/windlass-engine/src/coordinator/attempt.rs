@@ -123,7 +123,7 @@ impl Attempts {
             return None;
         }
         let running = self.running.remove(&id);
-        self.shared.place_freed.send_modify(|n| *n += 1);
+        self.shared.place_freed.ring();
         running?.stopped
     }
 

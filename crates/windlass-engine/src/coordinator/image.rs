@@ -306,6 +306,10 @@ impl JobImage {
             self.to_tell.push_back(id);
         } else {
             self.index(id);
+            // Given back, or left by a worker that died, in the middle of a cancel.
+            if !ended && self.status.state == JobState::Cancelling && !self.running.contains(&id) {
+                self.to_cancel.push(id);
+            }
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ mod stage;
 
 pub(crate) use stage::plan_failure;
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot, watch};
 use windlass_model::effect::{Effect, EffectEvent, EffectState};
-use windlass_model::job::{JobEvent, JobResult, JobState, PauseReason};
+use windlass_model::job::{JobEvent, JobResult, JobState, JobStatus, PauseReason};
 use windlass_model::log::Level;
 use windlass_model::plan::Plan;
 use windlass_model::policy::{Policy, Verdict};
@@ -44,7 +44,7 @@ use crate::command::{Command, CommandReply};
 use crate::engine::Shared;
 use crate::kind::Finished;
 use crate::lease::Session;
-use crate::records::{AddedBy, encode};
+use crate::records::{AddedBy, Head, JobRecord, encode};
 use crate::snapshot::JobSnapshot;
 use crate::values;
 
@@ -83,10 +83,19 @@ pub(crate) struct Errand {
     /// For the attempts.
     pub(crate) messages: mpsc::Sender<Message>,
     pub(crate) snapshots: watch::Sender<JobSnapshot>,
-    /// The claim, when submission has taken it already.
-    pub(crate) claim: Option<Revision>,
+    /// A job that is not in the store yet.
+    pub(crate) submission: Option<Submission>,
     /// The plan that submission has made and checked already.
     pub(crate) planned: Option<Plan>,
+}
+
+/// A new job. Its coordinator's first batch stores it: a small one together with its plan and its first claims,
+/// in one commit.
+pub(crate) struct Submission {
+    pub(crate) record: JobRecord,
+    pub(crate) status: JobStatus,
+    /// Told once the job is durable.
+    pub(crate) reply: oneshot::Sender<()>,
 }
 
 /// Claims a job; `None` when somebody else holds it. A commit that was not confirmed is looked after: our own
@@ -123,15 +132,17 @@ pub(crate) struct Coordinator {
     session: Arc<Session>,
     pub(crate) image: JobImage,
     claim: Revision,
+    /// Until the job is in the store: who waits for that.
+    submitting: Option<oneshot::Sender<()>>,
     errand: Errand,
-    /// Changes whenever a place may have become free.
-    places: watch::Receiver<u64>,
+    /// How often a place had become free when places were last looked for.
+    places_seen: u64,
     attempts: Attempts,
     batch: Batch,
     answers: Vec<Answer>,
     meter: Meter,
     /// Progress that is not stored yet, and when the last was.
-    progress_dirty: HashMap<TaskId, ()>,
+    progress_dirty: BTreeSet<TaskId>,
     progress_stored: Duration,
     /// Waiting for a place: set when something could be claimed but for that.
     wants_place: bool,
@@ -147,23 +158,31 @@ impl Coordinator {
         job: JobId,
         mut errand: Errand,
     ) -> (End, Errand) {
-        let (claim, image) = match Self::take(&shared, &session, job, errand.claim.take()).await {
-            Ok(Some(taken)) => taken,
-            Ok(None) => return (End::HeldElsewhere, errand),
-            Err(error) => return (Self::end_of(&session, error), errand),
+        let mut submitting = None;
+        let (claim, image) = match errand.submission.take() {
+            Some(Submission { record, status, reply }) => {
+                submitting = Some(reply);
+                (Revision::default(), JobImage::new(record, status, Head::default()))
+            }
+            None => match Self::take(&shared, &session, job).await {
+                Ok(Some(taken)) => taken,
+                Ok(None) => return (End::HeldElsewhere, errand),
+                Err(error) => return (Self::end_of(&session, error), errand),
+            },
         };
         let mut coordinator = Self {
             meter: Meter::new(Duration::from_secs(30)),
             attempts: Attempts::new(&shared),
-            places: shared.place_freed.subscribe(),
+            places_seen: 0,
             shared,
             session,
             image,
             claim,
+            submitting,
             errand,
             batch: Batch::default(),
             answers: Vec::new(),
-            progress_dirty: HashMap::new(),
+            progress_dirty: BTreeSet::new(),
             progress_stored: Duration::ZERO,
             wants_place: false,
             shutting_down: false,
@@ -191,19 +210,8 @@ impl Coordinator {
         }
     }
 
-    async fn take(
-        shared: &Shared,
-        session: &Session,
-        job: JobId,
-        claimed: Option<Revision>,
-    ) -> Result<Option<(Revision, JobImage)>, EngineError> {
-        let claim = match claimed {
-            Some(revision) => revision,
-            None => match claim(shared, session, job).await? {
-                Some(revision) => revision,
-                None => return Ok(None),
-            },
-        };
+    async fn take(shared: &Shared, session: &Session, job: JobId) -> Result<Option<(Revision, JobImage)>, EngineError> {
+        let Some(claim) = claim(shared, session, job).await? else { return Ok(None) };
         let image = load::load(&*shared.store, job).await?;
         Ok(Some((claim, image.ok_or_else(|| EngineError::NoSuchJob(job.to_string()))?)))
     }
@@ -214,7 +222,11 @@ impl Coordinator {
 
     /// The loop.
     async fn work(&mut self) -> Result<End, EngineError> {
-        self.adopt().await?;
+        if self.submitting.is_some() {
+            self.submit().await?;
+        } else {
+            self.adopt().await?;
+        }
         self.publish();
         if self.image.status.state == JobState::Pending
             && let Some(end) = self.activate().await?
@@ -251,7 +263,7 @@ impl Coordinator {
         let now = self.now();
         self.image.wake(now);
         // What is freed from here on wakes the loop again.
-        self.places.mark_unchanged();
+        self.places_seen = self.shared.place_freed.count();
         if let Some(until) = self.image.status.resume_at
             && until <= now
             && matches!(self.image.status.state, JobState::Paused | JobState::Pausing)
@@ -343,10 +355,21 @@ impl Coordinator {
         let label = batch.label;
         self.image.head.batch += 1;
         batch.put(keys::head(self.image.id()), encode(&self.image.head));
-        let mut txn = Txn::new().when(Compare::Created(keys::claim(self.image.id()), self.claim));
+        let mut txn = match &self.submitting {
+            None => Txn::new().when(Compare::Created(keys::claim(self.image.id()), self.claim)),
+            Some(_) => self.submission(),
+        };
         txn.compares.extend(batch.absent.drain(..).map(Compare::Absent));
-        txn.ops = batch.into_ops();
-        self.commit_surely(txn, label).await?;
+        txn.ops.extend(batch.into_ops());
+        let revision = self.commit_surely(txn, label).await?;
+        if let Some(reply) = self.submitting.take() {
+            self.claim = match revision {
+                Some(revision) => revision,
+                None => self.own_claim().await?,
+            };
+            // Whoever submitted may have gone away; the job is there all the same.
+            let _ = reply.send(());
+        }
         self.answer();
         for id in starts {
             self.start(id).await?;
@@ -362,11 +385,12 @@ impl Coordinator {
     }
 
     /// Commits a batch, through a store that is away for a while, and through a commit that was not confirmed.
-    async fn commit_surely(&mut self, txn: Txn, label: &'static str) -> Result<(), EngineError> {
+    /// Returns the revision, unless it is only known that the batch is there.
+    async fn commit_surely(&mut self, txn: Txn, label: &'static str) -> Result<Option<Revision>, EngineError> {
         let mut wait = Duration::from_millis(50);
         loop {
             match self.shared.commit(txn.clone(), label).await {
-                Ok(Committed::At(_)) => return Ok(()),
+                Ok(Committed::At(revision)) => return Ok(Some(revision)),
                 Ok(Committed::Conflict(found)) => {
                     let ours = found.first().and_then(Option::as_ref).is_some_and(|entry| entry.created == self.claim);
                     return Err(if ours { EngineError::NameTaken } else { EngineError::ClaimLost });
@@ -377,7 +401,7 @@ impl Coordinator {
                 Err(EngineError::Store(StoreError::Unknown(why))) => {
                     tracing::warn!(job = %self.image.id(), %why, "a commit was not confirmed, looking whether it is there");
                     if self.is_applied().await? {
-                        return Ok(());
+                        return Ok(None);
                     }
                 }
                 Err(error) => return Err(error),
@@ -413,7 +437,7 @@ impl Coordinator {
         loop {
             match self.shared.store.get(&keys::head(self.image.id())).await {
                 Ok(entry) => {
-                    let head: Option<crate::records::Head> = entry.as_ref().map(crate::records::decode).transpose()?;
+                    let head: Option<Head> = entry.as_ref().map(crate::records::decode).transpose()?;
                     return Ok(head.is_some_and(|head| head.batch >= self.image.head.batch));
                 }
                 Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) if !self.session.over.is_cancelled() => {
@@ -429,10 +453,11 @@ impl Coordinator {
         let timer = self.next_moment();
         let clock = self.shared.clock.clone();
         let wants_place = self.wants_place;
-        let places = &mut self.places;
-        let place = async {
-            // The sender lives as long as the engine; without it nothing would ever become free.
-            if !wants_place || places.changed().await.is_err() {
+        let (shared, seen) = (self.shared.clone(), self.places_seen);
+        let place = async move {
+            if wants_place {
+                shared.place_freed.after(seen).await;
+            } else {
                 std::future::pending::<()>().await;
             }
         };
@@ -558,7 +583,7 @@ impl Coordinator {
                     if let Some(task) = self.image.tasks.get_mut(&task) {
                         task.progress = progress;
                     }
-                    self.progress_dirty.insert(task, ());
+                    self.progress_dirty.insert(task);
                     self.publish();
                 }
             }
@@ -580,9 +605,7 @@ impl Coordinator {
             return;
         }
         self.progress_stored = mono;
-        let mut dirty: Vec<TaskId> = self.progress_dirty.drain().map(|(id, ())| id).collect();
-        dirty.sort_unstable();
-        for id in dirty {
+        for id in std::mem::take(&mut self.progress_dirty) {
             // What does not fit is shown live all the same, and written by the next report.
             if self.batch.is_full() {
                 break;

@@ -37,6 +37,39 @@ pub(crate) fn plan_failure(faults: &[PlanFault]) -> Failure {
 }
 
 impl Coordinator {
+    /// Stores a new job: with its plan and its first claims when they fit into one batch, else by itself.
+    pub(super) async fn submit(&mut self) -> Result<(), EngineError> {
+        let small = self.errand.planned.as_ref().is_some_and(|plan| {
+            plan.tasks.len() <= FEW && serde_json::to_vec(&plan.tasks).is_ok_and(|text| text.len() < DRAFT_BYTES / 8)
+        });
+        if small && self.shared.exclusive_names(&self.image.record).is_empty() {
+            self.activate().await?;
+            self.step()?;
+        } else {
+            self.batch.put(keys::state(self.image.id()), encode(&self.image.status));
+        }
+        self.batch.label = "submit";
+        self.flush(false).await?;
+        Ok(())
+    }
+
+    /// The beginning of the transaction that stores a new job.
+    pub(super) fn submission(&self) -> Txn {
+        let job = self.image.id();
+        Txn::new()
+            .when(Compare::Absent(keys::job(job)))
+            .put(keys::job(job), encode(&*self.image.record))
+            .put(keys::active(job), bytes::Bytes::new())
+            .put_leased(keys::claim(job), self.session.worker.to_string(), self.session.lease)
+    }
+
+    /// The revision of this coordinator's claim, when its commit was not confirmed.
+    pub(super) async fn own_claim(&self) -> Result<windlass_store::Revision, EngineError> {
+        let claim = self.shared.store.get(&keys::claim(self.image.id())).await?;
+        let ours = claim.filter(|entry| entry.value == self.session.worker.to_string());
+        ours.map(|entry| entry.created).ok_or(EngineError::ClaimLost)
+    }
+
     /// Takes over what a worker that is gone has left running.
     pub(super) async fn adopt(&mut self) -> Result<(), EngineError> {
         let running: Vec<TaskId> = self.image.running.iter().copied().collect();

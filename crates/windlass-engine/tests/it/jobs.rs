@@ -164,7 +164,7 @@ async fn cancel_with_undo_leaves_nothing_behind() {
 #[tokio::test(start_paused = true)]
 async fn lost_answers_and_refusals_never_double_an_effect() {
     let mut bench = Bench::new();
-    bench.world.set_weather(Weather { delay_ms: 50, refused: 0.2, lost_answers: 0.2 });
+    bench.world.set_weather(Weather { delay_ms: 50, refused: 0.2, lost_answers: 0.2, ..Weather::default() });
     let engine = bench.engine().await;
     let steps = (0..30).map(|n| Step::new(format!("s{n}"), 3)).collect();
     let job = engine.submit(request(steps)).await.unwrap();
