@@ -7,7 +7,7 @@ use windlass_sim::vald::{Cluster, Fault, Method, Release};
 
 use super::rig::{Rig, cluster};
 use crate::agent::{AgentClient, ClientSettings, FAILURES_IN_A_ROW, InsertAnswer};
-use crate::discover::{AgentSource, ask_gateway, discover};
+use crate::discover::{AgentSource, SeenAgent, ask_gateway, discover};
 use crate::moves::input::AgentAddress;
 
 fn settings() -> ClientSettings {
@@ -99,7 +99,7 @@ async fn agents_are_found_counted_and_the_dead_ones_marked() {
     let listed: Vec<AgentAddress> = (0..3).rev().map(|agent| rig.agent(agent)).collect();
     let attempt = rig.attempt();
     let seen = discover(&attempt, &AgentSource::Listed(listed.clone()), &settings()).await.unwrap();
-    assert_eq!(seen.iter().map(|agent| agent.is_reachable()).collect::<Vec<_>>(), [true, false, true]);
+    assert_eq!(seen.iter().map(SeenAgent::is_reachable).collect::<Vec<_>>(), [true, false, true]);
     assert!(seen[1].trouble.as_ref().unwrap().contains("index_info"));
     assert_eq!(seen[2].index.unwrap().stored, rig.cluster.counts(2).stored);
 

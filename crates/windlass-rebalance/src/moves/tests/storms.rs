@@ -28,7 +28,7 @@ fn gust(rig: &Rig, ids: &[String], entropy: &dyn Entropy, weather: Weather) {
     let crash = match weather {
         Weather::Clients => false,
         Weather::Crashes => true,
-        Weather::Both => entropy.next_u64() % 2 == 0,
+        Weather::Both => entropy.next_u64().is_multiple_of(2),
     };
     if crash {
         return rig.cluster.restart(below(entropy, 3));
@@ -64,7 +64,7 @@ async fn storm(kind: ChunkKind, weather: Weather, seed: u64) {
     for _ in 0..6 {
         let (hooked, all, dice) = (Arc::clone(&rig), ids.clone(), Arc::clone(&entropy));
         let mut attempt = rig.watched(move |_, _| {
-            if dice.next_u64() % 6 == 0 {
+            if dice.next_u64().is_multiple_of(6) {
                 gust(&hooked, &all, &*dice, weather);
             }
         });
