@@ -44,7 +44,7 @@ pub struct Planned {
     pub peak_bytes: usize,
 }
 
-/// Told every [`HEARTBEAT`] ids, so that a caller can show progress, and stop the planner by answering `Break`.
+/// Told every so many ids, so that a caller can show progress, and stop the planner by answering `Break`.
 pub type Watch<'w> = &'w mut dyn FnMut(Progress) -> ControlFlow<()>;
 
 /// A few milliseconds apart, well within the second in which a cancellation must take effect.
