@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// Read to the end and verify every checksum
     #[arg(long)]
     full: bool,
+    /// Leave the timestamps alone: only the ids and their numbers are read and checked
+    #[arg(long)]
+    no_times: bool,
     /// How the backup is packed: auto, none, gzip, zstd, lz4 or gob
     #[arg(long, default_value = "auto", value_name = "NAME")]
     compression: CompressionSetting,
@@ -97,6 +100,7 @@ pub(super) async fn inspect(app: &App, args: &Args) -> anyhow::Result<Exit> {
             FormName::IdMap => Form::IdMap,
             FormName::Times => Form::Times,
         },
+        times: !args.no_times,
         read_mode: if args.full { ReadMode::Full } else { ReadMode::Fast },
         max_plain_bytes: args.max_plain_bytes,
         memory_limit: args.memory_limit,
