@@ -19,8 +19,8 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 use windlass_store::StoreError;
 
-use crate::schema;
 use crate::shared::Core;
+use crate::{log_room, schema};
 
 /// Pages (4 KiB) that the log grows by between two passes.
 const PASS_PAGES: u32 = 2_000;
@@ -31,9 +31,20 @@ const RESTART_PAGES: u32 = 8_000;
 pub(crate) struct Checkpoints {
     /// Room for one: a wish while a pass runs asks for one more, not for many.
     wish: Mutex<Option<SyncSender<()>>>,
-    /// The log's length at the last wish.
+    /// The log's length at the last wish for a pass.
     wished_at: AtomicU32,
-    pass_ended: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+}
+
+/// What the writer and the thread tell each other.
+#[derive(Default)]
+struct Shared {
+    /// Length of the log in pages.
+    log_pages: AtomicU32,
+    /// Pages that the log's file has room for; the largest number when no more room can be made.
+    room_pages: AtomicU32,
+    pass_wanted: AtomicBool,
+    pass_ended: AtomicBool,
 }
 
 impl Checkpoints {
@@ -41,28 +52,34 @@ impl Checkpoints {
     pub(crate) fn start(core: Arc<Core>) -> Result<(Self, JoinHandle<()>), StoreError> {
         let connection = schema::open_to_checkpoint(&core.file)?;
         let (wish, wishes) = sync_channel(1);
-        let pass_ended = Arc::new(AtomicBool::new(false));
-        let ended = Arc::clone(&pass_ended);
+        let shared = Arc::<Shared>::default();
+        let its = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("state-checkpoint".to_owned())
-            .spawn(move || run(&core, &connection, &wishes, &ended))
+            .spawn(move || run(&core, &connection, &wishes, &its))
             .map_err(|error| StoreError::Unavailable(format!("start the checkpoint thread: {error}")))?;
-        Ok((Self { wish: Mutex::new(Some(wish)), wished_at: AtomicU32::new(0), pass_ended }, thread))
+        Ok((Self { wish: Mutex::new(Some(wish)), wished_at: AtomicU32::new(0), shared }, thread))
     }
 
     /// Called by the writer between two batches with the length of the log.
     pub(crate) fn after_commit(&self, log_pages: u32, writer: &Connection) -> rusqlite::Result<()> {
+        self.shared.log_pages.store(log_pages, Ordering::Relaxed);
+        let mut wish = log_room::is_low(log_pages, self.shared.room_pages.load(Ordering::Relaxed));
         let wished_at = self.wished_at.load(Ordering::Relaxed);
         if log_pages < wished_at {
             self.wished_at.store(0, Ordering::Relaxed);
         } else if log_pages - wished_at >= PASS_PAGES {
             self.wished_at.store(log_pages, Ordering::Relaxed);
-            let wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(Err(TrySendError::Disconnected(()))) = wish.as_ref().map(|wish| wish.try_send(())) {
+            self.shared.pass_wanted.store(true, Ordering::Release);
+            wish = true;
+        }
+        if wish {
+            let sender = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(Err(TrySendError::Disconnected(()))) = sender.as_ref().map(|sender| sender.try_send(())) {
                 tracing::warn!("the checkpoint thread has ended");
             }
         }
-        if log_pages >= RESTART_PAGES && self.pass_ended.swap(false, Ordering::Acquire) {
+        if log_pages >= RESTART_PAGES && self.shared.pass_ended.swap(false, Ordering::Acquire) {
             pass(writer)?;
         }
         Ok(())
@@ -74,10 +91,22 @@ impl Checkpoints {
     }
 }
 
-fn run(core: &Core, connection: &Connection, wishes: &Receiver<()>, ended: &AtomicBool) {
+fn run(core: &Core, connection: &Connection, wishes: &Receiver<()>, shared: &Shared) {
+    let log = log_room::path_of(&core.file);
     while wishes.recv().is_ok() {
+        let (used, room) = (shared.log_pages.load(Ordering::Relaxed), shared.room_pages.load(Ordering::Relaxed));
+        if log_room::is_low(used, room) {
+            let room = log_room::add(&log, used).unwrap_or_else(|error| {
+                tracing::debug!(log = %log.display(), %error, "no room ahead of the log, it grows by itself");
+                u32::MAX
+            });
+            shared.room_pages.store(room, Ordering::Relaxed);
+        }
+        if !shared.pass_wanted.swap(false, Ordering::Acquire) {
+            continue;
+        }
         match pass(connection) {
-            Ok(()) => ended.store(true, Ordering::Release),
+            Ok(()) => shared.pass_ended.store(true, Ordering::Release),
             // The log keeps everything; the next pass may find room.
             Err(error) if schema::may_pass(&error) => {
                 tracing::warn!(file = %core.file.display(), %error, "could not checkpoint");

@@ -35,6 +35,7 @@
 
 mod checkpoint;
 mod hold;
+mod log_room;
 pub mod probe;
 mod queue;
 mod reader;
