@@ -14,7 +14,7 @@ pub(super) struct Package {
 }
 
 /// The crates below the kinds, and which of ours each may use. What is not listed is a kind.
-const GROUND: [(&str, &[&str]); 9] = [
+const GROUND: [(&str, &[&str]); 11] = [
     ("windlass-clock", &[]),
     ("windlass-model", &[]),
     ("windlass-store", &["windlass-clock", "windlass-model"]),
@@ -23,6 +23,11 @@ const GROUND: [(&str, &[&str]); 9] = [
     ("windlass-blob", &["windlass-clock"]),
     ("windlass-index-backup", &[]),
     ("windlass-vald", &[]),
+    ("windlass-api", &["windlass-clock", "windlass-model"]),
+    (
+        "windlass-server",
+        &["windlass-api", "windlass-clock", "windlass-engine", "windlass-model", "windlass-store"],
+    ),
     (
         "windlass-sim",
         &[
