@@ -2,6 +2,7 @@
 
 mod engine;
 pub(crate) mod measure;
+mod peers;
 mod rebalance;
 mod table;
 
@@ -29,6 +30,9 @@ enum Bench {
         /// Fails when a figure misses its target
         #[arg(long)]
         check: bool,
+        /// Leaves out the other engines
+        #[arg(long)]
+        no_peers: bool,
     },
     /// Reading index backups and planning, against a plain Go program, gzip and pigz
     Rebalance {
@@ -46,7 +50,7 @@ enum Bench {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.bench {
-        Bench::Engine { folder, check } => engine::run(folder.as_deref(), *check),
+        Bench::Engine { folder, check, no_peers } => engine::run(folder.as_deref(), *check, !no_peers),
         Bench::Rebalance { ids, rounds, no_plan } => rebalance::run(ids, (*rounds).max(1), !no_plan),
     }
 }

@@ -7,6 +7,7 @@
 //! | `floor` | milliseconds | bare SQLite and the disk: what the other figures are compared with |
 //! | `tasks` | jobs, tasks of all jobs | tasks done per second |
 //! | `steps` | jobs | time of jobs of three tasks in a chain, one after another |
+//! | `jobs` | jobs, callers | such jobs per second with several callers |
 //! | `dispatch` | tasks | from the end of a task to the start of the one that requires it |
 //! | `accept` | tasks | from submitting a plan to its first task being claimable |
 //! | `idle` | seconds | processor time with a job that waits |
@@ -207,6 +208,7 @@ async fn main() -> Result<(), Failed> {
         "floor" => floor(dir.path(), Duration::from_millis(number(0, 700)))?,
         "tasks" => tasks(dir.path(), number(0, 1), number(1, 50_000)).await?,
         "steps" => steps(dir.path(), number(0, 200)).await?,
+        "jobs" => jobs(dir.path(), number(0, 2000), number(1, 64)).await?,
         "dispatch" => dispatch(dir.path(), number(0, 1000)).await?,
         "accept" => accept(dir.path(), number(0, 100_000)).await?,
         "idle" => idle(dir.path(), Duration::from_secs(number(0, 20))).await?,
@@ -280,6 +282,33 @@ async fn steps(dir: &Path, jobs: u64) -> Result<Value, Failed> {
         "part_of_time_in_commits": committing.as_secs_f64() / all.as_secs_f64(),
         "fdatasync_p50_us": sync.p50_us,
         "allowed_p50_us": 12.0 * sync.p50_us + 500.0,
+    }))
+}
+
+/// Jobs of three tasks in a chain, several at a time.
+async fn jobs(dir: &Path, jobs: u64, callers: u64) -> Result<Value, Failed> {
+    let bench = Bench::open(dir).await?;
+    let left = std::sync::atomic::AtomicU64::new(jobs);
+    let caller = async || {
+        let take = || {
+            left.fetch_update(std::sync::atomic::Ordering::Relaxed, std::sync::atomic::Ordering::Relaxed, |n| {
+                n.checked_sub(1)
+            })
+        };
+        while take().is_ok() {
+            bench.run(json!({ "tasks": 3, "chain": true })).await?;
+        }
+        Ok::<(), Failed>(())
+    };
+    let began = bench.clock.monotonic();
+    futures::future::try_join_all((0..callers.max(1)).map(|_| caller())).await?;
+    let seconds = bench.since(began);
+    Ok(json!({
+        "jobs": jobs,
+        "callers": callers,
+        "seconds": seconds,
+        "jobs_per_second": jobs as f64 / seconds,
+        "steps_per_second": 3.0 * jobs as f64 / seconds,
     }))
 }
 

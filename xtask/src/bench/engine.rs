@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::{keep, table};
+use super::{keep, peers, table};
 use crate::run;
 
 /// Turns of the floor and of the tasks, one after the other; the middle ratio counts.
 const ROUNDS: usize = 3;
+/// Jobs of three steps that each engine runs one after another.
+const JOBS: u32 = 200;
+/// Jobs at a time where their rate is measured.
+const CALLERS: u32 = 64;
 
 /// A figure with what it has to be.
 struct Figure {
@@ -47,7 +51,7 @@ impl Figure {
     }
 }
 
-pub(super) fn run(folder: Option<&Path>, check: bool) -> Result<()> {
+pub(super) fn run(folder: Option<&Path>, check: bool, with_peers: bool) -> Result<()> {
     run::check(run::cargo().args([
         "build",
         "--locked",
@@ -69,24 +73,52 @@ pub(super) fn run(folder: Option<&Path>, check: bool) -> Result<()> {
         rounds.push(json!({ "floors": [before, between, after], "one_job": one, "eight_jobs": eight }));
         before = after;
     }
-    let steps = bench.measure("steps", &["200"])?;
+    let steps = bench.measure("steps", &[&JOBS.to_string()])?;
+    let jobs = bench.measure("jobs", &[&(JOBS * 10).to_string(), &CALLERS.to_string()])?;
+    let others = if with_peers { peers::measure(&bench.folder, JOBS, CALLERS) } else { Vec::new() };
     let dispatch = bench.measure("dispatch", &["1000"])?;
     let accept = bench.measure("accept", &["100000"])?;
     let idle = bench.measure("idle", &["20"])?;
     let figures = figures(&rounds, &steps, &dispatch, &accept, &idle)?;
     table::print(&["figure", "measured", "target", ""], &figures.iter().map(Figure::row).collect::<Vec<_>>());
+    compare(&steps, &jobs, &others)?;
     let missed: Vec<&str> = figures.iter().filter(|figure| figure.is_met() == Some(false)).map(|f| f.what).collect();
     keep(
         "engine",
         json!({
-            "rounds": rounds, "steps": steps, "dispatch": dispatch, "accept": accept, "idle": idle,
+            "rounds": rounds, "steps": steps, "jobs": jobs, "dispatch": dispatch, "accept": accept, "idle": idle,
             "figures": figures.iter().map(|f| (f.what.to_owned(), json!(f.value))).collect::<serde_json::Map<_, _>>(),
+            "peers": others.iter().map(|peer| (peer.name.to_owned(), peer.figures.clone())).collect::<serde_json::Map<_, _>>(),
             "missed": missed,
         }),
     )?;
     if check && !missed.is_empty() {
         bail!("missed: {}", missed.join(", "));
     }
+    Ok(())
+}
+
+/// The same job of three steps on other engines, and how many times as long or as few that is.
+fn compare(steps: &Value, jobs: &Value, others: &[peers::Peer]) -> Result<()> {
+    let (p50, rate) = (number(steps, "/job/p50_us")?, number(jobs, "/jobs_per_second")?);
+    let row = |name: &str, own_p50: f64, p99: f64, own_rate: f64| {
+        vec![
+            name.to_owned(),
+            format!("{:.1} ms", own_p50 / 1e3),
+            format!("{:.1} ms", p99 / 1e3),
+            format!("{:.1}", own_p50 / p50),
+            format!("{own_rate:.0}"),
+            format!("{:.1}", rate / own_rate),
+        ]
+    };
+    let mut rows = vec![row("windlass, embedded", p50, number(steps, "/job/p99_us")?, rate)];
+    for peer in others {
+        let figure = |name: &str| number(&peer.figures, &format!("/{name}"));
+        rows.push(row(peer.name, figure("p50_us")?, figure("p99_us")?, figure("jobs_per_second")?));
+    }
+    println!();
+    let rate = format!("jobs/s, {CALLERS} callers");
+    table::print(&["job of three steps", "p50", "p99", "times ours", &rate, "ours is times"], &rows);
     Ok(())
 }
 
@@ -154,10 +186,11 @@ fn figures(rounds: &[Value], steps: &Value, dispatch: &Value, accept: &Value, id
             number(steps, "/job/p50_us")?,
             Some(Target::Below(number(steps, "/allowed_p50_us")?)),
         ),
+        micros("job of three steps, p50, in all", number(steps, "/job/p50_us")?, Some(Target::Below(2000.0))),
         micros("job of three steps, p99", number(steps, "/job/p99_us")?, None),
         plain("commits of such a job", number(steps, "/commits_per_job")?, ""),
         micros("one of these commits, p50", number(steps, "/commit/p50_us")?, None),
-        micros("dispatch, p50", number(dispatch, "/gap/p50_us")?, None),
+        micros("dispatch, p50", number(dispatch, "/gap/p50_us")?, Some(Target::Below(1000.0))),
         micros("dispatch, p99", number(dispatch, "/gap/p99_us")?, Some(Target::Below(1e6))),
         Figure {
             what: "plan of 100 000 tasks accepted",
