@@ -1,5 +1,6 @@
 //! The plan as a picture: nodes and edges, collapsed where there are too many.
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,12 @@ pub struct GraphNode {
     pub progress: Progress,
     /// Longest way from a task that depends on nothing: the layer that it is drawn in.
     pub layer: u32,
+    /// When it was first claimed; of a group: the first of its tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Timestamp>,
+    /// When it ended; of a group: the last of its tasks, once all have ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Timestamp>,
 }
 
 /// An edge between nodes.

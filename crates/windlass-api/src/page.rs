@@ -72,7 +72,8 @@ pub struct JobView {
     pub tab: Option<String>,
     /// The job.
     pub job: JobDetail,
-    /// Its plan as a picture.
+    /// Its plan as a picture, every task a node: the page collapses what is too much to look at, and opens a group
+    /// when asked to.
     pub graph: Graph,
     /// Which tasks were asked for.
     pub query: TaskQuery,
