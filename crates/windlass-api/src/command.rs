@@ -1,5 +1,7 @@
 //! Commands to jobs.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -37,32 +39,39 @@ pub enum CommandRequest {
     IgnoreLeftovers,
     /// Run tasks of an ended job again.
     Retry {
-        /// Only those that failed, not those that were not tried because of them.
-        #[serde(default)]
+        /// Those that did not succeed. `false` without `from`: all.
+        #[serde(default = "yes")]
         failed_only: bool,
-        /// This task and everything after it, however it ended.
+        /// This task, by name or id, and everything after it, whatever had become of them.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         from: Option<String>,
-        /// Other literal inputs, by task name or id.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        inputs: Option<Value>,
+        /// What tasks that run again shall run with instead of their input, by name or id.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        inputs: BTreeMap<String, Value>,
     },
     /// Answer the question of a task that waits for a person.
     Approve {
         /// The task, by name or id.
         task: String,
+        /// What there is to say about it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
     },
-    /// Give a job more time before it is undone or given up by itself.
+    /// Move the end of a pause, or the moment at which an ended job undoes itself, to later.
     Extend {
-        /// Length of time from now: `2h`.
+        /// By how much: `2h`.
         by: String,
     },
     /// Remove a job that is over, with everything that is stored about it.
     Delete {
-        /// Also when effects of it are left outside.
+        /// Also when it is not over: what it has made stays behind.
         #[serde(default)]
         force: bool,
     },
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl CommandRequest {
@@ -101,4 +110,7 @@ pub struct CommandAnswer {
     /// When a pause ends by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume_at: Option<Timestamp>,
+    /// For a job that was removed: what it has left outside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leftovers: Vec<Value>,
 }

@@ -171,6 +171,9 @@ pub struct SubmitRequest {
     /// Length of time after submission at which it is given up: `6h`, `1h30m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<String>,
+    /// Length of time after completion at which it is undone by itself, for drills.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo_after: Option<String>,
     /// When it runs again by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,

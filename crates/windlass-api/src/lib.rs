@@ -24,6 +24,7 @@ pub mod role;
 pub mod route;
 pub mod schedule;
 pub mod shared;
+pub mod span;
 pub mod task;
 pub mod work;
 pub mod worker;
@@ -31,10 +32,10 @@ pub mod worker;
 pub use audit::{AuditEntry, AuditList, AuditQuery};
 pub use command::{CommandAnswer, CommandRequest};
 pub use event::{Event, EventKind};
+pub use graph::{Graph, GraphEdge, GraphNode};
 pub use job::{
     JobDetail, JobList, JobQuery, JobResult, JobState, JobSummary, Limits, PausedBy, SubmitRequest, Submitted, WaitFor,
 };
-pub use graph::{Graph, GraphEdge, GraphNode};
 pub use kind::{KindInfo, KindList};
 pub use log::{Level, LogEntry, LogList, LogQuery};
 pub use plan::{PlanPreview, PlannedTask, PlannedType};
@@ -44,7 +45,8 @@ pub use role::{Role, Whoami};
 pub use schedule::{Schedule, ScheduleList, ScheduleView};
 pub use shared::{SharedHolder, SharedList, SharedResource};
 pub use task::{
-    Attempt, Dependency, Effect, EffectState, Output, TaskDetail, TaskList, TaskQuery, TaskReference, TaskState, TaskSummary, TypeSum,
+    Attempt, Dependency, Effect, EffectState, Output, TaskDetail, TaskList, TaskQuery, TaskReference, TaskState,
+    TaskSummary, TypeSum,
 };
 pub use work::{Counts, Eta, Progress};
 pub use worker::{ClaimView, WorkerList, WorkerView};

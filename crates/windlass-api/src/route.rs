@@ -161,12 +161,7 @@ pub const ROUTES: &[Route] = &[
         "One task, by id, by name or by a part of its name",
         Answer::Json(schema!(TaskDetail)),
     ),
-    get(
-        "/jobs/{job}/tasks/{task}/output",
-        "get_task_output",
-        "The output of a task, also a large one",
-        Answer::Any,
-    ),
+    get("/jobs/{job}/tasks/{task}/output", "get_task_output", "The output of a task, also a large one", Answer::Any),
     get("/jobs/{job}/graph", "get_graph", "The plan as nodes and edges", Answer::Json(schema!(Graph))),
     get(
         "/jobs/{job}/why",

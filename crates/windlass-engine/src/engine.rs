@@ -339,17 +339,32 @@ impl Engine {
     ///
     /// [`EngineError::InvalidSpec`] with all faults, or [`EngineError::Plan`], and nothing is stored.
     pub async fn submit(&self, request: JobRequest) -> Result<JobId, EngineError> {
-        self.submit_as(request, false).await
+        self.submit_as(self.new_job_id(), request, false).await
     }
 
-    async fn submit_as(&self, request: JobRequest, preview: bool) -> Result<JobId, EngineError> {
+    /// As [`Engine::submit`], under an id from [`Engine::new_job_id`]: whoever wrote it down before can find out after
+    /// a crash whether the job was stored, and submit it again under the same id. It is never stored twice.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::submit`]; [`StoreError::Unknown`] also when a job of this id is there.
+    pub async fn submit_under(&self, id: JobId, request: JobRequest) -> Result<JobId, EngineError> {
+        self.submit_as(id, request, false).await
+    }
+
+    /// An id for a job.
+    #[must_use]
+    pub fn new_job_id(&self) -> JobId {
+        let unix_ms = u64::try_from(self.shared.clock.wall().as_millisecond()).unwrap_or(0);
+        JobId::new(unix_ms, self.shared.entropy.next_u128())
+    }
+
+    async fn submit_as(&self, id: JobId, request: JobRequest, preview: bool) -> Result<JobId, EngineError> {
         if self.shared.draining.is_cancelled() {
             return Err(EngineError::ShuttingDown);
         }
         let kind = self.checked_kind(&request)?;
         let now = self.shared.clock.wall();
-        let unix_ms = u64::try_from(now.as_millisecond()).unwrap_or(0);
-        let id = JobId::new(unix_ms, self.shared.entropy.next_u128());
         let context = PlanContext {
             job: id,
             generation: 1,
@@ -495,7 +510,7 @@ impl Engine {
     pub async fn preview(config: EngineConfig, request: JobRequest) -> Result<Preview, EngineError> {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(config.clock.clone()));
         let engine = Self::open(EngineConfig { store: store.clone(), ..config }).await?;
-        let job = engine.submit_as(request, true).await?;
+        let job = engine.submit_as(engine.new_job_id(), request, true).await?;
         let status = engine.wait(job).await?;
         let image = load::load(&*store, job).await?.ok_or_else(|| EngineError::NoSuchJob(job.to_string()))?;
         let looked = view::ends(&*store, &image).await?;

@@ -1,0 +1,311 @@
+//! Jobs: submitting, listing, reading, waiting for them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header};
+use serde_json::json;
+use windlass_api::{
+    BASE, Counts, JobDetail, JobList, JobQuery, JobState, JobSummary, PausedBy, SubmitRequest, Submitted, WaitFor, span,
+};
+use windlass_engine::records::{JobRecord, decode};
+use windlass_engine::view;
+use windlass_engine::{EngineError, JobSnapshot};
+use windlass_model::JobId;
+use windlass_model::job::{JobStatus, PauseReason};
+use windlass_store::keys;
+
+use crate::app::App;
+use crate::body::{Asked, Whole};
+use crate::commands;
+use crate::guard::Actor;
+use crate::idempotency::{Key, Known};
+use crate::picture::{self, Fresh};
+use crate::refusal::{Answer, Refusal};
+use crate::submission;
+
+/// Longest wait for something to happen.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// The job that somebody means.
+pub(crate) async fn find(app: &App, given: &str) -> Answer<JobId> {
+    if let Ok(id) = given.parse::<JobId>()
+        && app.store().get(&keys::job(id)).await?.is_some()
+    {
+        return Ok(id);
+    }
+    Ok(view::find(&**app.store(), given).await?)
+}
+
+/// `POST /jobs`
+pub(crate) async fn submit(State(app): State<Arc<App>>, actor: Actor, whole: Whole) -> Answer<Response> {
+    let request = submission::read(&whole, app.job_text.as_deref())?;
+    let key = Key::of(actor.name(), &whole.headers, None, &asked(&request))?;
+    let submitted = submit_as(&app, &actor, request, key).await?;
+    let location = submitted.location.clone();
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(submitted)).into_response())
+}
+
+/// What a submission asks, for its idempotency key.
+pub(crate) fn asked(request: &SubmitRequest) -> Vec<u8> {
+    serde_json::to_vec(&json!({ "submit": request })).unwrap_or_default()
+}
+
+/// Submits a job, once for each key.
+pub(crate) async fn submit_as(app: &App, actor: &Actor, request: SubmitRequest, key: Option<Key>) -> Answer<Submitted> {
+    let request = submission::check(request)?;
+    let _alone = match &key {
+        Some(key) => Some(app.idempotency.alone(key).await),
+        None => None,
+    };
+    let mut id = app.engine.new_job_id();
+    if let Some(key) = &key {
+        let known = app.idempotency.begin(key, Some(id)).await?;
+        if let Known::Begun(Some(before)) = known {
+            if app.store().get(&keys::job(before)).await?.is_some() {
+                return Ok(submitted(before));
+            }
+            id = before;
+        }
+    }
+    let details = json!({ "kind": request.kind, "name": request.name, "labels": request.labels });
+    let begun = app.audit.begin(actor, "job.submit", Some(id), details).await?;
+    let result = match app.engine.submit_under(id, request).await {
+        // Another server that was asked with the same key may have been first.
+        Err(EngineError::Store(windlass_store::StoreError::Unknown(why))) => {
+            match app.store().get(&keys::job(id)).await {
+                Ok(Some(_)) => Ok(id),
+                _ => Err(windlass_store::StoreError::Unknown(why).into()),
+            }
+        }
+        result => result.map_err(Refusal::from),
+    };
+    app.audit.end(begun, Some(id), &result).await;
+    result.map(submitted)
+}
+
+fn submitted(id: JobId) -> Submitted {
+    Submitted { id, location: format!("{BASE}/jobs/{id}") }
+}
+
+/// `GET /jobs`
+pub(crate) async fn list(State(app): State<Arc<App>>, Asked(query): Asked<JobQuery>) -> Answer<Json<JobList>> {
+    Ok(Json(listed(&app, &query).await?))
+}
+
+/// A page of jobs.
+pub(crate) async fn listed(app: &App, query: &JobQuery) -> Answer<JobList> {
+    let invalid = |why: String| Refusal::bad_request("invalid_query", why);
+    let limit = query.limit.unwrap_or(50).clamp(1, 500) as usize;
+    let after: Option<JobId> =
+        match query.cursor.as_deref().filter(|cursor| !cursor.is_empty()) {
+            None => None,
+            Some(cursor) => Some(cursor.parse().map_err(|_| {
+                Refusal::bad_request("invalid_cursor", "the cursor is not one that the page before gave")
+            })?),
+        };
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let states = given(&query.state).map(|text| states(&text)).transpose().map_err(invalid)?;
+    let (kind, name, label) = (given(&query.kind), given(&query.name), given(&query.label));
+    let text = given(&query.text).map(|text| text.to_lowercase());
+    let now = app.clock.wall();
+    let mut list = JobList::default();
+    for job in view::jobs(&**app.store()).await? {
+        let labelled = |wanted: &str| match wanted.split_once('=') {
+            Some((name, value)) => job.labels.get(name).is_some_and(|found| found == value),
+            None => job.labels.contains_key(wanted),
+        };
+        let contains = |text: &String| {
+            let has = |field: &str| field.to_lowercase().contains(text);
+            has(&job.name)
+                || has(&job.kind)
+                || has(&job.id.to_string())
+                || job.labels.iter().any(|(name, value)| has(&format!("{name}={value}")))
+        };
+        let fits = kind.as_ref().is_none_or(|kind| job.kind == *kind)
+            && name.as_ref().is_none_or(|name| job.name == *name)
+            && label.as_ref().is_none_or(|labels| labels.split(',').all(|one| labelled(one.trim())))
+            && text.as_ref().is_none_or(contains);
+        if !fits {
+            continue;
+        }
+        let state = JobState::from(job.status.state);
+        *list.by_state.entry(state).or_default() += 1;
+        let beyond = after.is_some_and(|after| job.id >= after);
+        if beyond || list.next.is_some() || states.as_ref().is_some_and(|states| !states.contains(&state)) {
+            continue;
+        }
+        if list.jobs.len() == limit {
+            list.next = list.jobs.last().map(|last| last.id.to_string());
+            continue;
+        }
+        let snapshot = app.engine.watch(job.id).map(|watch| watch.borrow().clone());
+        list.jobs.push(summary(job, snapshot.as_ref(), now));
+    }
+    Ok(list)
+}
+
+fn states(text: &str) -> Result<Vec<JobState>, String> {
+    let mut states = Vec::new();
+    for name in text.split(',').map(str::trim) {
+        match name {
+            "active" => states.extend(JobState::ALL.into_iter().filter(|state| state.is_active())),
+            "rest" => states.extend(JobState::ALL.into_iter().filter(|state| !state.is_active())),
+            name => match JobState::ALL.into_iter().find(|state| state.as_str() == name) {
+                Some(state) => states.push(state),
+                None => {
+                    let known: Vec<&str> = JobState::ALL.iter().map(|state| state.as_str()).collect();
+                    return Err(format!("{name:?} is not a state; there are active, rest, {}", known.join(", ")));
+                }
+            },
+        }
+    }
+    Ok(states)
+}
+
+fn summary(job: view::JobSummary, snapshot: Option<&JobSnapshot>, now: jiff::Timestamp) -> JobSummary {
+    let status = &job.status;
+    JobSummary {
+        state: status.state.into(),
+        result: status.result.map(Into::into),
+        started: status.started,
+        ended: status.ended,
+        since: status.since,
+        elapsed_ms: elapsed_ms(status, now),
+        needs_attention: matches!(status.pause_reason, Some(PauseReason::Attention { .. })),
+        counts: snapshot.map(|snapshot| counts(&snapshot.counts)),
+        work: snapshot.map(|snapshot| snapshot.work.into()),
+        id: job.id,
+        kind: job.kind,
+        name: job.name,
+        labels: job.labels,
+        created: job.created,
+    }
+}
+
+pub(crate) fn counts(from: &windlass_engine::Counts) -> Counts {
+    Counts {
+        waiting: from.waiting,
+        running: from.running,
+        succeeded: from.succeeded,
+        failed: from.failed,
+        ignored: from.ignored,
+        cancelled: from.cancelled,
+    }
+}
+
+fn elapsed_ms(status: &JobStatus, now: jiff::Timestamp) -> u64 {
+    u64::try_from(status.elapsed(now).as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Reads how long to wait.
+pub(crate) fn wait(text: Option<&str>) -> Answer<Duration> {
+    match text.map(span::parse) {
+        None => Ok(Duration::ZERO),
+        Some(Ok(wait)) => Ok(wait.min(LONGEST_WAIT)),
+        Some(Err(why)) => Err(Refusal::bad_request("invalid_query", format!("wait: {why}"))),
+    }
+}
+
+/// `GET /jobs/{job}`
+pub(crate) async fn get(
+    State(app): State<Arc<App>>,
+    Path(given): Path<String>,
+    Asked(asked): Asked<WaitFor>,
+) -> Answer<Json<JobDetail>> {
+    let id = find(&app, &given).await?;
+    let limit = wait(asked.wait.as_deref())?;
+    let came = async {
+        loop {
+            let revision = app.store().revision().await?;
+            let mut states = app.store().watch(&keys::state(id), revision).await?;
+            let mut heads = app.store().watch(&keys::head(id), revision).await?;
+            let over = match asked.after {
+                Some(after) => picture::version(&**app.store(), id).await?.0 > after,
+                None => !status(&app, id).await?.state.is_active(),
+            };
+            if over {
+                return Ok::<(), Refusal>(());
+            }
+            let changed = tokio::select! {
+                changed = states.next() => changed,
+                changed = heads.next() => changed,
+                () = app.closing.cancelled() => return Ok(()),
+            };
+            if changed.is_err() {
+                // The watch fell behind: look afresh, not at once.
+                app.clock.sleep(Duration::from_millis(100)).await;
+            }
+        }
+    };
+    if !limit.is_zero()
+        && let Ok(result) = windlass_clock::deadline(&*app.clock, limit, came).await
+    {
+        result?;
+    }
+    Ok(Json(detail(&app, id, Fresh::Exact).await?))
+}
+
+async fn status(app: &App, id: JobId) -> Answer<JobStatus> {
+    let entry = app.store().get(&keys::state(id)).await?;
+    Ok(decode(&entry.ok_or_else(|| EngineError::NoSuchJob(id.to_string()))?)?)
+}
+
+/// A job as it is.
+pub(crate) async fn detail(app: &App, id: JobId, fresh: Fresh) -> Answer<JobDetail> {
+    let store = &**app.store();
+    let live = app.engine.watch(id).map(|watch| watch.borrow().clone());
+    // Where the job runs here, its figures are known; the picture is for the reasons, and those may be a little old.
+    let fresh = if live.is_some() { Fresh::Recent } else { fresh };
+    let picture = app.pictures.get(store, app.engine.kinds(), &*app.clock, id, fresh).await?;
+    let (version, last_log) = picture::version(store, id).await?;
+    let status = status(app, id).await?;
+    let record: &JobRecord = &picture.job.record;
+    let now = app.clock.wall();
+    let live = live.as_ref();
+    Ok(JobDetail {
+        id,
+        kind: record.kind.clone(),
+        name: record.name.clone(),
+        spec: record.spec.clone(),
+        labels: record.labels.clone(),
+        priority: record.priority,
+        deadline_ms: record.deadline_ms,
+        state: status.state.into(),
+        result: status.result.map(Into::into),
+        failure: status.failure.as_deref().cloned().map(Into::into),
+        created: record.created,
+        started: status.started,
+        ended: status.ended,
+        since: status.since,
+        paused: status.pause_reason.as_ref().map(|reason| match reason {
+            PauseReason::Person => PausedBy::Person,
+            PauseReason::Attention { failure } => PausedBy::Attention { failure: Box::new((**failure).clone().into()) },
+        }),
+        resume_at: status.resume_at,
+        elapsed_ms: elapsed_ms(&status, now),
+        generation: status.generation,
+        counts: counts(live.map_or(&picture.job.counts, |live| &live.counts)),
+        work: live.map_or(picture.job.work, |live| live.work).into(),
+        rate: live.and_then(|live| live.rate),
+        eta: live.and_then(|live| live.eta).map(Into::into),
+        warnings: live.map_or(picture.job.warnings, |live| live.warnings),
+        last_log,
+        waiting_on: if status.state == picture.job.status.state { picture.job.waiting_on.clone() } else { Vec::new() },
+        commands: commands::fitting(&status).into_iter().map(str::to_owned).collect(),
+        version,
+    })
+}
+
+/// Jobs by state and kind, for the metrics.
+pub(crate) async fn by_state_and_kind(app: &App) -> Answer<BTreeMap<(JobState, String), u64>> {
+    let mut sums: BTreeMap<(JobState, String), u64> = BTreeMap::new();
+    for job in view::jobs(&**app.store()).await? {
+        *sums.entry((job.status.state.into(), job.kind)).or_default() += 1;
+    }
+    Ok(sums)
+}
