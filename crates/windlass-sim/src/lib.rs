@@ -5,6 +5,8 @@
 //! * [`simulation`] runs real engines against both, from a seed, and checks the invariants after each step.
 //! * [`matrix`] repeats a run once for every point at which it can be killed.
 
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub mod hostile;
 pub mod invariants;
 pub mod matrix;

@@ -14,11 +14,12 @@ pub(super) struct Package {
 }
 
 /// The crates below the kinds, and which of ours each may use. What is not listed is a kind.
-const GROUND: [(&str, &[&str]); 11] = [
+const GROUND: [(&str, &[&str]); 12] = [
     ("windlass-clock", &[]),
     ("windlass-model", &[]),
     ("windlass-store", &["windlass-clock", "windlass-model"]),
     ("windlass-store-embedded", &["windlass-clock", "windlass-model", "windlass-store"]),
+    ("windlass-store-etcd", &["windlass-clock", "windlass-store"]),
     ("windlass-engine", &["windlass-clock", "windlass-model", "windlass-store"]),
     ("windlass-blob", &["windlass-clock"]),
     ("windlass-index-backup", &[]),
