@@ -68,7 +68,7 @@ fn reading(count: u64, backup: &Path, windlass: &Path, yardstick: &Path, rounds:
     let size = std::fs::metadata(backup).with_context(|| format!("look at {}", backup.display()))?.len();
     println!("\n{count} ids, {:.1} MiB of gzip, best of {rounds}", size as f64 / f64::from(1 << 20));
     let (backup, windlass, yardstick) = (text(backup), text(windlass), text(yardstick));
-    let programs: [(&str, Vec<&str>); 6] = [
+    let programs: [(&str, Vec<&str>); 7] = [
         // What the Go program reads: the ids, not their timestamps.
         ("windlass, ids only", vec![&windlass, "index", "inspect", "--no-times", &backup]),
         ("windlass, fast", vec![&windlass, "index", "inspect", &backup]),
