@@ -313,6 +313,12 @@ impl Engine {
         &self.shared.kinds
     }
 
+    /// The id of the worker that it is at present: another one after a lost lease.
+    #[must_use]
+    pub fn worker(&self) -> Option<WorkerId> {
+        self.shared.current().map(|session| session.worker)
+    }
+
     /// The store it runs on.
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {

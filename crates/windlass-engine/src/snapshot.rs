@@ -6,6 +6,9 @@ use windlass_model::job::JobStatus;
 use windlass_model::progress::{Eta, Progress};
 use windlass_model::{JobId, TaskId};
 
+use windlass_store::Store;
+
+use crate::EngineError;
 use crate::coordinator::image::{Counts, JobImage};
 
 /// Running tasks that a snapshot lists.
@@ -52,6 +55,16 @@ pub struct JobSnapshot {
 }
 
 impl JobSnapshot {
+    /// A job as the store holds it, for whoever watches it from another process. Rate and time left are unknown.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NoSuchJob`], or a failing store.
+    pub async fn read(store: &dyn Store, job: JobId) -> Result<Self, EngineError> {
+        let image = crate::view::image(store, job).await?;
+        Ok(Self::of(&image, image.work(), None, None))
+    }
+
     pub(crate) fn of(image: &JobImage, work: Progress, rate: Option<f64>, eta: Option<Eta>) -> Self {
         let running = image.running.iter().take(LISTED).filter_map(|id| image.tasks.get(id)).filter_map(|task| {
             Some(RunningTask {

@@ -73,6 +73,16 @@ pub async fn jobs(store: &dyn Store) -> Result<Vec<JobSummary>, EngineError> {
     Ok(jobs)
 }
 
+/// The status of a job.
+///
+/// # Errors
+///
+/// [`EngineError::NoSuchJob`], or a failing store.
+pub async fn status(store: &dyn Store, job: JobId) -> Result<JobStatus, EngineError> {
+    let entry = store.get(&keys::state(job)).await?;
+    decode(&entry.ok_or_else(|| EngineError::NoSuchJob(job.to_string()))?)
+}
+
 /// Finds the job that a person means: its id, the beginning of its id, or its name (the newest of that name).
 ///
 /// # Errors

@@ -169,6 +169,14 @@ impl EmbeddedStore {
         self.core.readers.copy_to(path.to_owned()).await
     }
 
+    /// Bytes that the database and its log take on the disk; 0 where the file system does not tell.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let file = &self.core.file;
+        let sizes = [file.clone(), log_room::path_of(file)].into_iter().filter_map(|file| file.metadata().ok());
+        sizes.map(|data| data.len()).sum()
+    }
+
     /// Forgets the change history, so that watchers from an earlier revision have to list afresh.
     pub fn compact(&self) {
         self.core.log.forget();

@@ -1,10 +1,10 @@
 //! What every command is given.
 
 use crate::output::Output;
-use crate::state::{Setting, StateFolder};
+use crate::state::{Setting, State};
 
 /// The global options, resolved, and the world.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct App {
     /// The streams.
     pub(crate) output: Output,
@@ -17,8 +17,8 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// The state folder.
-    pub(crate) fn state(&self) -> anyhow::Result<StateFolder> {
-        StateFolder::find(self.state.as_deref())
+    /// Where jobs live.
+    pub(crate) fn state(&self) -> anyhow::Result<State> {
+        State::find(self.state.as_deref())
     }
 }

@@ -23,19 +23,21 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
+use windlass_api::SubmitRequest;
 use windlass_clock::{Clock, SharedClock, deadline};
 use windlass_engine::{Command, CommandReply, Engine, EngineError, view};
 use windlass_model::JobId;
 use windlass_model::job::JobStatus;
 
+use crate::job_file;
 use crate::problem::Problem;
 
 /// The socket in a state folder.
 const SOCKET: &str = "control.sock";
 /// Longest path that a socket address holds, with its end, on every system we run on.
 const LONGEST_PATH: usize = 100;
-/// Longest line in bytes.
-const LONGEST_LINE: u64 = 64 * 1024;
+/// Longest line in bytes: a job file and what is around it.
+const LONGEST_LINE: u64 = 5 << 20;
 /// Connections that are served at a time; further ones wait in the listen queue.
 const CONNECTIONS: usize = 8;
 /// Time for a request to arrive and for its answer to be taken.
@@ -44,7 +46,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
 /// What is asked of a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "command", deny_unknown_fields)]
 pub(crate) enum Order {
     /// Let nothing new start.
@@ -71,12 +73,17 @@ pub(crate) enum Order {
     },
     /// Run again what did not succeed.
     Retry,
+    /// Take a new job.
+    Submit {
+        /// The job.
+        submission: Box<SubmitRequest>,
+    },
 }
 
 impl Order {
     /// The engine's command, from now on.
-    pub(crate) fn command(self, clock: &dyn Clock) -> Command {
-        match self {
+    fn command(&self, clock: &dyn Clock) -> Option<Command> {
+        Some(match *self {
             Self::Pause { for_ms } => {
                 // A pause beyond the end of time has no end.
                 let after = |ms| clock.wall().checked_add(Duration::from_millis(ms)).ok();
@@ -88,11 +95,12 @@ impl Order {
             Self::Confirm { leave: false } => Command::Confirm,
             Self::Confirm { leave: true } => Command::IgnoreLeftovers,
             Self::Retry => Command::Retry,
-        }
+            Self::Submit { .. } => return None,
+        })
     }
 
     /// The command's name.
-    pub(crate) const fn name(self) -> &'static str {
+    pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Pause { .. } => "pause",
             Self::Resume => "resume",
@@ -100,12 +108,13 @@ impl Order {
             Self::Undo => "undo",
             Self::Confirm { .. } => "confirm",
             Self::Retry => "retry",
+            Self::Submit { .. } => "submit",
         }
     }
 }
 
 /// One request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Request {
     /// What to do.
     #[serde(flatten)]
@@ -157,8 +166,16 @@ impl Answer {
 /// Gives an order to a job of `engine`.
 pub(crate) async fn obey(engine: &Engine, clock: &dyn Clock, request: Request) -> Answer {
     let result = async {
+        let Some(command) = request.order.command(clock) else {
+            let Order::Submit { submission } = &request.order else {
+                return Err(EngineError::NoSuchJob(request.job.clone()));
+            };
+            let job = engine.submit(job_file::request_of(submission)).await?;
+            let status = view::status(&**engine.store(), job).await?;
+            return Ok((job, CommandReply::Done(Box::new(status))));
+        };
         let job = view::find(&**engine.store(), &request.job).await?;
-        let reply = engine.command(job, request.order.command(clock), Some(request.request_id)).await?;
+        let reply = engine.command(job, command, Some(request.request_id.clone())).await?;
         Ok::<_, EngineError>((job, reply))
     };
     match result.await {
@@ -174,6 +191,14 @@ pub(crate) async fn obey(engine: &Engine, clock: &dyn Clock, request: Request) -
 
 /// A request that came in, and where its answer goes.
 pub(crate) type Incoming = (Request, oneshot::Sender<Answer>);
+
+/// The next request; without a door nobody ever comes.
+pub(crate) async fn incoming(control: &mut Option<Control>) -> Option<Incoming> {
+    match control {
+        Some(control) => control.requests.recv().await,
+        None => std::future::pending().await,
+    }
+}
 
 /// The listening side. Dropping it stops listening and removes the socket.
 #[derive(Debug)]

@@ -31,7 +31,8 @@ pub(crate) struct Foreground<'a> {
     app: &'a App,
     /// The folder and the engine on it.
     pub(crate) held: Held,
-    control: Control,
+    /// Where others ask; an etcd needs no such door.
+    control: Option<Control>,
     interrupt: Interrupt,
     /// Jobs that others have set going through us; they are waited for as well.
     others: Vec<JobId>,
@@ -40,9 +41,16 @@ pub(crate) struct Foreground<'a> {
 impl<'a> Foreground<'a> {
     /// Begins to listen to others and to signals.
     pub(crate) fn begin(app: &'a App, held: Held, interrupt: Interrupt) -> anyhow::Result<Self> {
-        let control = Control::listen(app.state()?.dir(), app.setting.clock.clone())
-            .map_err(|error| anyhow::Error::new(error).context(Problem::unreachable("open the control socket")))?;
-        held.store.set_address(Some(control.address()))?;
+        let control = match app.state()?.folder() {
+            Some(folder) => {
+                let control = Control::listen(folder.dir(), app.setting.clock.clone()).map_err(|error| {
+                    anyhow::Error::new(error).context(Problem::unreachable("open the control socket"))
+                })?;
+                held.set_address(control.address())?;
+                Some(control)
+            }
+            None => None,
+        };
         Ok(Self { app, held, control, interrupt, others: Vec::new() })
     }
 
@@ -78,13 +86,13 @@ impl<'a> Foreground<'a> {
             tokio::select! {
                 biased;
                 () = self.interrupt.came() => return Ok(Ending::Interrupted),
-                incoming = self.control.requests.recv() => {
+                incoming = control::incoming(&mut self.control) => {
                     let Some((request, reply)) = incoming else { continue };
-                    let order = request.order;
+                    let order = request.order.clone();
                     self.app.output.note(format!("another process asked: {} {}", order.name(), request.job));
                     let answer = control::obey(engine, &*self.app.setting.clock, request).await;
                     if let Answer::Done { job: other, .. } = &answer
-                        && matches!(order, Order::Resume | Order::Retry | Order::Undo | Order::Cancel { .. })
+                        && matches!(order, Order::Resume | Order::Retry | Order::Undo | Order::Cancel { .. } | Order::Submit { .. })
                         && !self.others.contains(other)
                     {
                         self.others.push(*other);

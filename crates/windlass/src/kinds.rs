@@ -1,9 +1,10 @@
 //! The one place where kinds of jobs are listed.
 
+use windlass_dag::{DagConfig, DagKind};
 use windlass_engine::Kinds;
 use windlass_rebalance::RebalanceKind;
 
-/// All kinds that this program runs.
-pub(crate) fn all() -> Kinds {
-    Kinds::new().with(RebalanceKind::new())
+/// All kinds that this program runs. `dag` says what the jobs that people write may do in this process.
+pub(crate) fn all(dag: DagConfig) -> Kinds {
+    Kinds::new().with(RebalanceKind::new()).with(DagKind::new(dag))
 }

@@ -28,12 +28,16 @@ mod verdict;
 use std::process::ExitCode;
 
 use clap::Parser;
+use windlass_dag::DagConfig;
 
 use crate::app::App;
 use crate::exit::Exit;
 use crate::options::{Global, Options};
 use crate::output::{ColorChoice, Format, Output};
 use crate::state::Setting;
+
+/// Where `windlass up` listens unless told otherwise, and where commands look for it.
+pub(crate) const DEFAULT_SERVER: &str = "127.0.0.1:7420";
 
 fn main() -> ExitCode {
     windlass_blob::install_crypto_provider();
@@ -61,7 +65,7 @@ fn main() -> ExitCode {
 fn run(options: Options, output: Output) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let exit = runtime.block_on(async {
-        let setting = Setting::real(kinds::all(), crash::probe()?);
+        let setting = Setting::real(kinds::all(DagConfig::foreground()), crash::probe()?);
         let Global { state, verbose, .. } = options.global;
         let app = App { output, setting, state, verbose };
         commands::run(&app, options.command).await

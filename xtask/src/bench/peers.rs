@@ -19,9 +19,12 @@ pub(super) struct Peer {
     pub(super) figures: Value,
 }
 
+/// Takes the figures of one peer: the folder for states, jobs, callers.
+type Take = fn(&Path, u32, u32) -> Result<Value>;
+
 /// Measures every peer that can be had, with `jobs` jobs, and `callers` of them at a time for the rate.
 pub(super) fn measure(states: &Path, jobs: u32, callers: u32) -> Vec<Peer> {
-    let peers: [(&'static str, fn(&Path, u32, u32) -> Result<Value>); 2] =
+    let peers: [(&'static str, Take); 2] =
         [("Restate (server and Node SDK)", restate), ("DBOS (Python, SQLite)", dbos)];
     let mut measured = Vec::new();
     for (name, take) in peers {

@@ -24,7 +24,7 @@ use crate::foreground::{Ending, Foreground};
 use crate::interrupt::Interrupt;
 use crate::output::Palette;
 use crate::problem::Problem;
-use crate::state::StateFolder;
+use crate::state::Part;
 use crate::verdict;
 
 const AGENTS: usize = 3;
@@ -159,8 +159,7 @@ fn request(cluster: &Cluster, backups: &Path, args: &Args) -> anyhow::Result<Job
 
 /// Runs the job on a state store of its own; `None` when it was interrupted.
 async fn run_job(app: &App, request: JobRequest, interrupt: Interrupt) -> anyhow::Result<Option<Report>> {
-    let state: StateFolder = app.state()?;
-    let held = state.open(&app.setting, None).await?;
+    let held = app.state()?.open(&app.setting, Part::worker(None)).await?;
     let job = held.engine.submit(request).await?;
     let mut foreground = Foreground::begin(app, held, interrupt)?;
     let ending = foreground.follow(job).await;

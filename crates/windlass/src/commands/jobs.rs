@@ -23,7 +23,7 @@ pub(crate) struct Args {
 }
 
 pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
-    let mut jobs = match app.state()?.read()? {
+    let mut jobs = match app.state()?.read(&app.setting.clock).await? {
         Some(store) => view::jobs(&*store).await?,
         None => Vec::new(),
     };

@@ -42,7 +42,7 @@ pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
     if args.follow && app.output.is_json() {
         return Err(Problem::usage("--follow prints lines as they come; one JSON document has an end").into());
     }
-    let store = app.state()?.read_for(&args.job)?;
+    let store = app.state()?.read_for(&app.setting.clock, &args.job).await?;
     let id = view::find(&*store, &args.job).await?;
     let wanted = |entry: &LogEntry| !args.warnings || entry.level >= Level::Warn;
     let mut entries = view::log(&*store, id, args.after, args.limit).await?;

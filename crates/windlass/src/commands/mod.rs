@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod allow;
 mod cancel;
 mod completions;
 mod confirm;
@@ -18,8 +19,13 @@ mod schema;
 mod show;
 mod sim;
 mod steer;
+mod submit;
+mod token;
 mod undo;
+mod up;
+mod watch;
 mod why;
+mod worker;
 
 use clap::Subcommand;
 
@@ -35,6 +41,14 @@ pub(crate) enum Command {
     Plan(plan::Args),
     /// Plan and run a job here, in the foreground; the same command resumes it
     Run(run::Args),
+    /// Serve the API and the web pages, and run jobs, until stopped
+    Up(Box<up::Args>),
+    /// Run tasks of jobs that live in an etcd, until stopped
+    Worker(worker::Args),
+    /// Hand a job to whoever works on the state
+    Submit(submit::Args),
+    /// Show how far a job is until it rests
+    Watch(watch::Args),
     /// List the jobs
     Jobs(jobs::Args),
     /// Show a job and its tasks
@@ -57,6 +71,9 @@ pub(crate) enum Command {
     Confirm(confirm::Args),
     /// Run the tasks of an ended job again that did not succeed, in the foreground
     Retry(retry::Args),
+    /// Access tokens of the server
+    #[command(subcommand)]
+    Token(token::Command),
     /// List the kinds of jobs
     Kinds(kinds::Args),
     /// Print the JSON Schema of a kind's job files
@@ -77,6 +94,11 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<Exit> {
         Command::Demo(args) => demo::run(app, &args).await,
         Command::Plan(args) => plan::run(app, &args).await,
         Command::Run(args) => run::run(app, &args).await,
+        Command::Up(args) => Box::pin(up::run(app, &args)).await,
+        Command::Worker(args) => worker::run(app, &args).await,
+        Command::Submit(args) => submit::run(app, &args).await,
+        Command::Watch(args) => watch::run(app, &args).await,
+        Command::Token(token::Command::New(args)) => token::new(app, &args),
         Command::Jobs(args) => jobs::run(app, &args).await,
         Command::Show(args) => show::run(app, &args).await,
         Command::Why(args) => why::run(app, &args).await,

@@ -14,7 +14,7 @@ pub(crate) struct Args {
 }
 
 pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
-    let store = app.state()?.read_for(&args.job)?;
+    let store = app.state()?.read_for(&app.setting.clock, &args.job).await?;
     let id = view::find(&*store, &args.job).await?;
     let report = report::make(&*store, &app.setting.kinds, id, app.setting.clock.wall()).await?;
     app.output.result(&report, || verdict::report(&report, app.output.palette, false))?;

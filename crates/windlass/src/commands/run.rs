@@ -15,7 +15,7 @@ use crate::foreground::{Ending, Foreground};
 use crate::interrupt::Interrupt;
 use crate::job_file::JobFile;
 use crate::problem::Problem;
-use crate::state::Held;
+use crate::state::{Held, Part};
 use crate::verdict;
 
 /// Said at the first signal.
@@ -46,7 +46,7 @@ pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
 /// Takes hold of the state, saying whom to ask when somebody else has it.
 async fn open(app: &App, places: Option<usize>) -> anyhow::Result<Held> {
     let state = app.state()?;
-    state.open(&app.setting, places).await.map_err(|error| match error.downcast_ref::<StoreError>() {
+    state.open(&app.setting, Part::worker(places)).await.map_err(|error| match error.downcast_ref::<StoreError>() {
         Some(StoreError::Held(_)) => error.context(
             Problem::unreachable("the state folder is in use by another process")
                 .hint("wait for it, stop it, or run this job in a state folder of its own with --state"),

@@ -17,7 +17,7 @@ use crate::control::{self, Order, Request};
 use crate::exit::Exit;
 use crate::interrupt::Interrupt;
 use crate::problem::Problem;
-use crate::state::{Held, StateFolder};
+use crate::state::{Held, Part, State, StateFolder};
 use crate::verdict;
 
 /// How often a state folder is tried that is held at one moment and free at the next.
@@ -46,8 +46,12 @@ enum Whom {
 pub(super) async fn steer(app: &App, given: &str, order: Order, stay: Stay) -> anyhow::Result<Exit> {
     let state = app.state()?;
     // Nothing may be made in a folder that holds no state.
-    let job = view::find(&*state.read_for(given)?, given).await?;
+    let job = view::find(&*state.read_for(&app.setting.clock, given).await?, given).await?;
     let request = Request { order, job: job.to_string(), request_id: app.setting.request_id() };
+    let state = match state {
+        State::Folder(folder) => folder,
+        cluster @ State::Cluster(_) => return through_the_store(app, &cluster, request).await,
+    };
     for _ in 0..TRIES {
         match whom(app, &state).await? {
             Whom::Ourselves(held) => return here(app, *held, request, stay).await,
@@ -75,10 +79,19 @@ pub(super) async fn steer(app: &App, given: &str, order: Order, stay: Stay) -> a
     Err(problem.into())
 }
 
+/// Gives the order to whichever worker coordinates the job, through the store that all of them share.
+async fn through_the_store(app: &App, cluster: &State, request: Request) -> anyhow::Result<Exit> {
+    let held = cluster.open(&app.setting, Part::client()).await?;
+    let answer = control::obey(&held.engine, &*app.setting.clock, request).await;
+    held.close().await?;
+    let (job, status) = answer.into_status()?;
+    told(app, job, &status, true)
+}
+
 async fn whom(app: &App, state: &StateFolder) -> anyhow::Result<Whom> {
     let held = match state.holder()? {
         Some(holder) => Some(holder),
-        None => match state.open(&app.setting, None).await {
+        None => match State::Folder(state.clone()).open(&app.setting, Part::worker(None)).await {
             Ok(held) => return Ok(Whom::Ourselves(Box::new(held))),
             // Somebody was faster.
             Err(error) if matches!(error.downcast_ref(), Some(StoreError::Held(_))) => state.holder()?,
@@ -93,7 +106,7 @@ async fn whom(app: &App, state: &StateFolder) -> anyhow::Result<Whom> {
 
 async fn here(app: &App, held: Held, request: Request, stay: Stay) -> anyhow::Result<Exit> {
     let interrupt = Interrupt::listen(&app.output, STOPPING)?;
-    let order = request.order;
+    let order = request.order.clone();
     let found = view::find(&**held.engine.store(), &request.job).await?;
     if order == Order::Resume && goes_on_by_itself(&held, found).await? {
         return finish(app, held, interrupt, found).await;
@@ -142,7 +155,7 @@ async fn goes_on_by_itself(held: &Held, job: JobId) -> anyhow::Result<bool> {
 
 /// Done if the job is cancelled or its effects are undone, failed if some of them are still there.
 async fn cancelled(app: &App, job: JobId) -> anyhow::Result<Exit> {
-    let store = app.state()?.read_for(&job.to_string())?;
+    let store = app.state()?.read_for(&app.setting.clock, &job.to_string()).await?;
     let job = view::job(&*store, &app.setting.kinds, job, app.setting.clock.wall()).await?;
     Ok(if job.status.state == JobState::UndoFailed { Exit::Failed } else { Exit::Done })
 }

@@ -56,7 +56,7 @@ struct TaskAnswer {
 }
 
 pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
-    let store = app.state()?.read_for(&args.job)?;
+    let store = app.state()?.read_for(&app.setting.clock, &args.job).await?;
     let id = view::find(&*store, &args.job).await?;
     let job = view::job(&*store, &app.setting.kinds, id, app.setting.clock.wall()).await?;
     let tasks = match &args.task {

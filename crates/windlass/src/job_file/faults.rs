@@ -6,6 +6,7 @@ use std::ops::Range;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
 use serde::Serialize;
 
+use super::mask;
 use crate::output::Palette;
 
 /// One thing that is wrong.
@@ -65,7 +66,11 @@ impl Faults {
         for fault in &mut list[next..] {
             (fault.line, fault.column) = (line, column);
         }
-        Self { file: file.to_owned(), list, text: text.to_owned() }
+        // What is shown is the person's own line, which may hold what nobody else should read.
+        for fault in &mut list {
+            fault.message = mask::cover(&fault.message);
+        }
+        Self { file: file.to_owned(), list, text: mask::cover(text) }
     }
 
     /// The faults with the lines they are in.

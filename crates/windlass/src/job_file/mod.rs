@@ -15,6 +15,7 @@
 
 mod document;
 mod faults;
+mod mask;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::{Map, Value, json};
+use windlass_api::SubmitRequest;
 use windlass_engine::{JobRequest, Kinds, SpecFault};
 
 use self::document::{Document, Place, token};
@@ -45,6 +47,8 @@ const FIELDS: [&str; 8] = ["kind", "name", "spec", "priority", "labels", "deadli
 pub(crate) struct JobFile {
     /// The job.
     pub(crate) request: JobRequest,
+    /// The same as it is sent to a server.
+    pub(crate) submission: SubmitRequest,
     /// Tasks that run at a time, if the file says so.
     pub(crate) places: Option<usize>,
 }
@@ -70,6 +74,32 @@ impl JobFile {
             Some(file) if check.faults.is_empty() => Ok(file),
             _ => Err(Faults::new(name, text, check.faults)),
         }
+    }
+}
+
+/// Reads YAML or JSON that is not a job file, without the places of its values.
+///
+/// # Errors
+///
+/// The first fault, with its line.
+pub(crate) fn read_plain(text: &str) -> Result<Value, String> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let document = document::read(text).map_err(|fault| fault.message)?;
+    match document.faults.first() {
+        Some(fault) => Err(fault.message.clone()),
+        None => Ok(document.value),
+    }
+}
+
+/// The job that a checked submission asks for.
+pub(crate) fn request_of(submission: &SubmitRequest) -> JobRequest {
+    JobRequest {
+        kind: submission.kind.clone(),
+        name: submission.name.clone(),
+        spec: submission.spec.clone(),
+        labels: submission.labels.clone(),
+        priority: submission.priority,
+        deadline: submission.deadline.as_deref().and_then(|text| figures::parse_span(text).ok()),
     }
 }
 
@@ -200,7 +230,10 @@ impl Check<'_> {
         }
         let (priority, labels) = (self.priority(members), self.labels(members));
         let (deadline, places) = (self.deadline(members), self.places(members));
+        // The fields are the same by design; what does not fit has a fault by now.
+        let submission = serde_json::from_value(document.value.clone()).ok()?;
         Some(JobFile {
+            submission,
             request: JobRequest {
                 kind: kind?,
                 name: name?,

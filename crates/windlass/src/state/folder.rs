@@ -1,4 +1,4 @@
-//! Where jobs live: the state folder, read or held.
+//! The state folder: an embedded store that one process holds at a time and others read.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,59 +6,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use windlass_clock::{SharedClock, SharedEntropy, SystemClock, SystemEntropy};
-use windlass_engine::probe::SharedProbe;
-use windlass_engine::{Engine, EngineConfig, Kinds};
+use windlass_clock::SharedClock;
 use windlass_store::{Committed, Entry, LeaseId, Revision, Scan, Store, StoreError, Txn, Watch};
 use windlass_store_embedded::{EmbeddedStore, Holder, Options, ReadOnlyStore, holder};
 
 use crate::problem::Problem;
-
-/// What every command works with.
-#[derive(Clone, Debug)]
-pub(crate) struct Setting {
-    /// Time.
-    pub(crate) clock: SharedClock,
-    /// Randomness.
-    pub(crate) entropy: SharedEntropy,
-    /// The kinds there are.
-    pub(crate) kinds: Kinds,
-    /// Where tests stop the world.
-    pub(crate) probe: SharedProbeDebug,
-}
-
-/// A probe that can be part of something with `Debug`.
-#[derive(Clone)]
-pub(crate) struct SharedProbeDebug(pub(crate) SharedProbe);
-
-impl std::fmt::Debug for SharedProbeDebug {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Probe")
-    }
-}
-
-impl Setting {
-    /// The real ones.
-    pub(crate) fn real(kinds: Kinds, probe: SharedProbe) -> Self {
-        Self { clock: SystemClock::real(), entropy: SystemEntropy::real(), kinds, probe: SharedProbeDebug(probe) }
-    }
-
-    /// The engine's configuration on `store`.
-    pub(crate) fn engine_config(
-        &self,
-        store: Arc<dyn Store>,
-        work_dir: PathBuf,
-        places: Option<usize>,
-    ) -> EngineConfig {
-        let config = EngineConfig::new(store, self.clock.clone(), self.entropy.clone(), self.kinds.clone(), work_dir);
-        EngineConfig { places: places.unwrap_or(config.places), probe: self.probe.0.clone(), ..config }
-    }
-
-    /// An id for one request, so that asking twice has the effect of once.
-    pub(crate) fn request_id(&self) -> String {
-        format!("{:032x}", self.entropy.next_u128())
-    }
-}
 
 /// The state folder. Nothing is made or opened before it is needed.
 #[derive(Clone, Debug)]
@@ -68,17 +20,9 @@ pub(crate) struct StateFolder {
 
 impl StateFolder {
     /// The folder that `--state` names, or the default one.
-    pub(crate) fn find(given: Option<&str>) -> anyhow::Result<Self> {
+    pub(super) fn find(given: Option<&str>) -> anyhow::Result<Self> {
         let dir = match given {
-            Some(text) if text.starts_with("etcd://") => {
-                return Err(Problem::usage(format!("--state {text}: this build has the embedded state store only"))
-                    .hint("name a folder, or leave --state out")
-                    .into());
-            }
-            Some(text) if text.contains("://") => {
-                return Err(Problem::usage(format!("--state {text}: a folder is expected, not a URL")).into());
-            }
-            Some("") => return Err(Problem::usage("--state is empty; name a folder").into()),
+            Some("") => return Err(Problem::usage("--state is empty; name a folder or etcd://HOST:PORT").into()),
             Some(text) => PathBuf::from(text),
             None => default_dir()?,
         };
@@ -111,15 +55,6 @@ impl StateFolder {
         Ok(Some(if held { Arc::new(store) } else { Arc::new(Unattended(store)) }))
     }
 
-    /// Opens it for reading; an error when nothing was ever stored in it.
-    pub(crate) fn read_for(&self, job: &str) -> anyhow::Result<Arc<dyn Store>> {
-        self.read()?.ok_or_else(|| {
-            Problem::usage(format!("there is no job {job}: {} holds no state", self.dir.display()))
-                .hint("name the folder with --state or WINDLASS_STATE")
-                .into()
-        })
-    }
-
     /// Takes hold of it.
     ///
     /// # Errors
@@ -128,39 +63,9 @@ impl StateFolder {
     pub(crate) fn hold(&self, clock: SharedClock) -> Result<Arc<EmbeddedStore>, StoreError> {
         EmbeddedStore::open(&self.dir, Options::new(clock)).map(Arc::new)
     }
-
-    /// Takes hold of it and opens an engine on it.
-    pub(crate) async fn open(&self, setting: &Setting, places: Option<usize>) -> anyhow::Result<Held> {
-        let store = self.hold(setting.clock.clone())?;
-        let engine = Engine::open(setting.engine_config(store.clone(), self.work_dir(), places))
-            .await
-            .context("open the engine")?;
-        Ok(Held { store, engine })
-    }
 }
 
-/// A state folder that this process holds, with the engine on it.
-pub(crate) struct Held {
-    /// The store.
-    pub(crate) store: Arc<EmbeddedStore>,
-    /// The engine.
-    pub(crate) engine: Engine,
-}
-
-impl Held {
-    /// Lets running tasks reach a safe point and gives everything back.
-    pub(crate) async fn close(self) -> anyhow::Result<()> {
-        let Self { store, engine } = self;
-        engine.shutdown().await.context("shut the engine down")?;
-        // The engine's tasks have ended, so this is the last hold, and closing finishes queued commits.
-        if let Some(store) = Arc::into_inner(store) {
-            store.close().await;
-        }
-        Ok(())
-    }
-}
-
-fn default_dir() -> anyhow::Result<PathBuf> {
+pub(super) fn default_dir() -> anyhow::Result<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     if let Some(base) = absolute("XDG_STATE_HOME") {
         return Ok(base.join("windlass"));

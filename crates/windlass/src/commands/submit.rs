@@ -1,0 +1,63 @@
+//! `windlass submit FILE`
+
+use std::path::PathBuf;
+
+use serde_json::json;
+use windlass_model::JobId;
+
+use super::watch;
+use crate::app::App;
+use crate::control::{self, Order, Request};
+use crate::exit::Exit;
+use crate::job_file::JobFile;
+use crate::problem::Problem;
+use crate::state::{Part, State};
+
+/// Which job.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The job file, YAML or JSON; `-` is standard input
+    file: PathBuf,
+    /// Stay and show how far it is until it rests
+    #[arg(long)]
+    watch: bool,
+}
+
+pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
+    let file = JobFile::read(&args.file, &app.setting.kinds)?;
+    let name = file.request.name.clone();
+    let job = match app.state()? {
+        State::Folder(folder) => {
+            let Some(holder) = folder.holder()? else {
+                return Err(Problem::unreachable(format!("nobody works on {}", folder.dir().display()))
+                    .hint("`windlass up` does, until it is stopped; `windlass run FILE` runs one job in the foreground")
+                    .into());
+            };
+            let address = holder.address.ok_or_else(|| {
+                Problem::unreachable(format!("process {} holds the state and does not listen", holder.pid))
+                    .hint("wait until it has started or ended, then submit again")
+            })?;
+            let order = Order::Submit { submission: Box::new(file.submission) };
+            let request = Request { order, job: name.clone(), request_id: app.setting.request_id() };
+            control::ask(&address, &request, &*app.setting.clock).await?.into_status()?.0
+        }
+        cluster @ State::Cluster(_) => {
+            let held = cluster.open(&app.setting, Part::client()).await?;
+            let submitted = held.engine.submit(file.request).await;
+            held.close().await?;
+            submitted?
+        }
+    };
+    if args.watch {
+        app.output.note(format!("job {job}: {name}"));
+        return watch::until_rest(app, job).await;
+    }
+    told(app, job, &name)
+}
+
+fn told(app: &App, job: JobId, name: &str) -> anyhow::Result<Exit> {
+    app.output.result(&json!({ "job": job, "name": name }), || {
+        format!("job {job}: {name}\n`windlass watch {job}` shows how far it is\n")
+    })?;
+    Ok(Exit::Done)
+}
