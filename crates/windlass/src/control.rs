@@ -87,7 +87,7 @@ impl Order {
             Self::Undo => Command::Undo,
             Self::Confirm { leave: false } => Command::Confirm,
             Self::Confirm { leave: true } => Command::IgnoreLeftovers,
-            Self::Retry => Command::Retry,
+            Self::Retry => Command::retry(),
         }
     }
 
@@ -162,7 +162,7 @@ pub(crate) async fn obey(engine: &Engine, clock: &dyn Clock, request: Request) -
         Ok::<_, EngineError>((job, reply))
     };
     match result.await {
-        Ok((job, CommandReply::Done(status))) => Answer::Done { job, status },
+        Ok((job, CommandReply::Done(status) | CommandReply::Deleted { status, .. })) => Answer::Done { job, status },
         Ok((_, CommandReply::Refused(why))) => {
             Answer::refused("refused", format!("{} {}: {why}", request.order.name(), request.job))
         }

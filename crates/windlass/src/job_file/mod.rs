@@ -208,6 +208,7 @@ impl Check<'_> {
                 labels,
                 priority,
                 deadline,
+                undo_after: None,
             },
             places,
         })
