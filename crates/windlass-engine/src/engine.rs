@@ -15,16 +15,16 @@ use windlass_model::job::JobStatus;
 use windlass_model::plan::{Plan, TaskSpec};
 use windlass_model::{JobId, WorkerId};
 use windlass_store::memory::MemoryStore;
-use windlass_store::{Committed, Store, StoreError, Txn, keys};
+use windlass_store::{Committed, Store, StoreError, Txn, budget, keys};
 
 use crate::EngineError;
 use crate::bell::Bell;
 use crate::command::{Command, CommandReply};
-use crate::coordinator::{Coordinator, End, Errand, MESSAGES, Message, Submission, load};
+use crate::coordinator::{Coordinator, End, Errand, MESSAGES, Message, Submission, load, removal};
 use crate::kind::{Kind, Kinds, PlanContext, TaskEnd};
 use crate::lease::Session;
 use crate::probe::{Moment, NoProbe, Point, SharedProbe};
-use crate::records::{Head, JobRecord, decode};
+use crate::records::{Head, JobRecord, decode, encode};
 use crate::snapshot::JobSnapshot;
 use crate::view;
 
@@ -96,6 +96,8 @@ pub struct JobRequest {
     pub priority: i32,
     /// Time from submission after which it is given up.
     pub deadline: Option<Duration>,
+    /// Time from completion after which it is undone by itself: for drills. Can be extended.
+    pub undo_after: Option<Duration>,
 }
 
 /// What a job would do.
@@ -387,10 +389,15 @@ impl Engine {
             spec: request.spec,
             labels: request.labels,
             priority: request.priority,
-            deadline_ms: request.deadline.map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
+            deadline_ms: request.deadline.map(in_ms),
+            undo_after_ms: request.undo_after.map(in_ms),
             created: now,
             preview,
         };
+        let bytes = encode(&record).len();
+        if bytes > budget::VALUE_BYTES {
+            return Err(EngineError::ValueTooLarge { bytes, most: budget::VALUE_BYTES });
+        }
         let status = JobStatus::new(now);
         let session = self.session().await?;
         let image = crate::coordinator::image::JobImage::new(record.clone(), status.clone(), Head::default());
@@ -439,7 +446,7 @@ impl Engine {
             let image = image.ok_or_else(|| EngineError::NoSuchJob(job.to_string()))?;
             let seed = JobSnapshot::of(&image, image.work(), None, None);
             let (reply, answer) = oneshot::channel();
-            let message = Message::Command { command, request: request.clone(), reply };
+            let message = Message::Command { command: command.clone(), request: request.clone(), reply };
             let seen = self.shared.ended.count();
             if self.shared.ensure(&session, seed, job, Some(message), None)
                 && let Ok(answer) = answer.await
@@ -551,6 +558,10 @@ impl Engine {
     }
 }
 
+fn in_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 async fn begin_session(shared: &Arc<Shared>) -> Result<Arc<Session>, EngineError> {
     let worker = WorkerId::from_bits(shared.entropy.next_u128());
     Ok(Arc::new(Session::begin(&*shared.store, &shared.clock, worker, shared.lease_ttl).await?))
@@ -559,6 +570,7 @@ async fn begin_session(shared: &Arc<Shared>) -> Result<Arc<Session>, EngineError
 /// Starts a coordinator for every job that needs one and has none here. Those that another worker holds end at
 /// once.
 async fn recover(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<(), EngineError> {
+    removal::take_up(shared, session).await?;
     let mut active = Vec::new();
     load::each(&*shared.store, keys::ACTIVE, |entry| {
         active.extend(keys::last_part::<JobId>(&entry.key));

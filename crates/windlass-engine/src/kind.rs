@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use windlass_clock::{SharedClock, SharedEntropy};
+use windlass_model::effect::Effect;
 use windlass_model::plan::{Plan, TaskSpec, TaskTypes};
 use windlass_model::policy::Policy;
 use windlass_model::task::Outcome;
-use windlass_model::{Failure, JobId};
+use windlass_model::{Failure, JobId, TaskId};
 
 use crate::context::TaskContext;
 
@@ -94,6 +95,12 @@ pub trait Kind: Send + Sync + 'static {
     /// The code of the kind's task types.
     fn task_types(&self) -> Vec<Arc<dyn TaskType>>;
 
+    /// The tasks whose effects the outcome needs when it is made permanent; the effects of all others are undone
+    /// first. `None`: everything is kept.
+    fn keep_on_confirm(&self, _spec: &Value, _ends: &[TaskEnd]) -> Option<Vec<TaskId>> {
+        None
+    }
+
     /// The kind's part of a job's report, made from what its tasks put out.
     fn summarize(&self, _spec: &Value, _ends: &[TaskEnd]) -> Value {
         Value::Null
@@ -159,6 +166,12 @@ pub trait TaskType: Send + Sync + 'static {
     ///
     /// A failure whose class decides what follows.
     async fn run(&self, cx: &TaskContext) -> Result<Finished, Failure>;
+
+    /// A line of shell that removes what `effect` made, for people who have to clean up by hand. Run twice it does
+    /// no harm.
+    fn clean_up_command(&self, _effect: &Effect) -> Option<String> {
+        None
+    }
 
     /// Undoes what the task of this context's [`undo`](TaskContext::undo) input did, going by the ledger.
     /// Idempotent.

@@ -74,6 +74,9 @@ pub struct JobRecord {
     /// Milliseconds from submission after which it is given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
+    /// Milliseconds after its completion at which it is undone by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo_after_ms: Option<u64>,
     /// When it was submitted.
     pub created: Timestamp,
     /// Whether only tasks that change nothing run.

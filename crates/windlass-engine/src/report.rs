@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
-use windlass_model::effect::EffectState;
-use windlass_model::job::JobStatus;
+use windlass_model::effect::{EffectState, Leftover};
+use windlass_model::job::{Closing, JobState, JobStatus};
 use windlass_model::log::{Level, LogEntry};
 use windlass_model::task::Outcome;
 use windlass_model::{Failure, JobId};
 use windlass_store::Store;
 
 use crate::EngineError;
-use crate::coordinator::image::Counts;
+use crate::coordinator::image::{Counts, JobImage};
 use crate::kind::Kinds;
 use crate::view;
 
@@ -44,6 +44,8 @@ pub struct EffectCounts {
     pub made: u64,
     /// Undone.
     pub gone: u64,
+    /// Left to others who hold them, or made permanent.
+    pub kept: u64,
 }
 
 /// What a job did.
@@ -69,6 +71,9 @@ pub struct Report {
     pub effects: BTreeMap<String, EffectCounts>,
     /// Tasks that did not succeed.
     pub unsuccessful: Vec<Unsuccessful>,
+    /// What it has left outside and what nobody undoes by itself any more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub leftovers: Vec<Leftover>,
     /// Warnings and errors of the log.
     pub warnings: Vec<LogEntry>,
     /// The kind's own part.
@@ -92,6 +97,7 @@ pub async fn make(store: &dyn Store, kinds: &Kinds, id: JobId, now: Timestamp) -
                 EffectState::Intended => counts.intended += 1,
                 EffectState::Made => counts.made += 1,
                 EffectState::Gone => counts.gone += 1,
+                EffectState::Kept => counts.kept += 1,
             }
         }
         repeated_attempts += task.status.attempts.iter().filter(|attempt| attempt.failure.is_some()).count() as u64;
@@ -115,6 +121,8 @@ pub async fn make(store: &dyn Store, kinds: &Kinds, id: JobId, now: Timestamp) -
         })
         .collect();
     let log = view::log(store, id, 0, usize::MAX).await?;
+    let mut leftovers = if has_given_up(&image.status) { leftovers(&image, kinds) } else { Vec::new() };
+    leftovers.extend(log.iter().filter(|entry| entry.code == FOUND_LEFT).filter_map(found_left));
     let warnings = log.into_iter().filter(|entry| entry.level >= Level::Warn).take(LISTED).collect();
     let kind = kinds.kind(&image.record.kind);
     Ok(Report {
@@ -127,8 +135,67 @@ pub async fn make(store: &dyn Store, kinds: &Kinds, id: JobId, now: Timestamp) -
         repeated_attempts,
         effects,
         unsuccessful,
+        leftovers,
         warnings,
         summary: kind.map(|kind| kind.summarize(&image.record.spec, &ends)).unwrap_or_default(),
         status: image.status.clone(),
     })
+}
+
+/// The code of log entries about things that were found outside and are in no ledger. Their fields are a
+/// [`Leftover`].
+pub const FOUND_LEFT: &str = "job.leftover";
+
+fn found_left(entry: &LogEntry) -> Option<Leftover> {
+    serde_json::from_value(Value::Object(entry.fields.clone())).ok()
+}
+
+/// Whether what the job has outside stays there unless a person does something.
+pub(crate) fn has_given_up(status: &JobStatus) -> bool {
+    match status.state {
+        JobState::UndoFailed => true,
+        JobState::Finished => status.closing != Some(Closing::Confirm),
+        _ => false,
+    }
+}
+
+/// What of the job may exist outside and is the job's to undo.
+pub(crate) fn leftovers(image: &JobImage, kinds: &Kinds) -> Vec<Leftover> {
+    let mut tasks: Vec<_> = image.tasks.values().collect();
+    tasks.sort_unstable_by_key(|task| task.spec.id);
+    let left = tasks.into_iter().flat_map(|task| {
+        let task_type = kinds.task_type(&task.spec.task_type);
+        task.effects.values().filter(|effect| effect.may_exist()).map(move |effect| Leftover {
+            task: task.spec.name(),
+            action: effect.action.clone(),
+            key: effect.key.clone(),
+            target: effect.target.clone(),
+            state: effect.state,
+            external_id: effect.external_id.clone(),
+            shared: task.spec.shared.as_ref().map(|shared| shared.key.clone()),
+            command: task_type.and_then(|task_type| task_type.clean_up_command(effect)),
+        })
+    });
+    left.collect()
+}
+
+/// A shell script that removes what a job has left. Lines that no task type knows how to write are comments which
+/// name the thing.
+#[must_use]
+pub fn clean_up_script(job: JobId, leftovers: &[Leftover]) -> String {
+    let mut script = format!(
+        "#!/bin/sh\n# Removes what job {job} has left outside. Each line may be run again.\nset -u\nfailed=0\n"
+    );
+    for left in leftovers {
+        let id = left.external_id.as_deref().map(|id| format!(", there called {id}")).unwrap_or_default();
+        let what = format!("{} {} ({}) on {}{id}", left.action, left.key, left.state.as_str(), left.target);
+        // A name with a line break in it must not become a command.
+        script.push_str(&format!("\n# {}\n", what.replace(char::is_control, " ")));
+        match &left.command {
+            Some(command) => script.push_str(&format!("{{ {command}\n}} || failed=1\n")),
+            None => script.push_str("# windlass knows no command for it: please remove it by hand\n"),
+        }
+    }
+    script.push_str("\nexit \"$failed\"\n");
+    script
 }

@@ -1,13 +1,17 @@
 //! Jobs as people see them, read from any store, also while another process runs them.
 
+mod wait;
+
+pub use wait::Wait;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
-use windlass_model::effect::Effect;
-use windlass_model::job::{JobState, JobStatus};
+use windlass_model::effect::{Effect, Leftover};
+use windlass_model::job::{JobState, JobStatus, PauseReason};
 use windlass_model::log::LogEntry;
 use windlass_model::plan::TaskSpec;
 use windlass_model::progress::Progress;
@@ -20,7 +24,7 @@ use crate::coordinator::image::{Counts, JobImage};
 use crate::coordinator::load;
 use crate::kind::{Kinds, TaskEnd};
 use crate::records::{JobRecord, decode};
-use crate::values;
+use crate::{report, values};
 
 /// A job in a list.
 #[derive(Clone, Debug, Serialize)]
@@ -123,8 +127,13 @@ pub struct TaskView {
     pub status: TaskStatus,
     /// How far it has got.
     pub progress: Progress,
-    /// What it waits for; empty when it does not wait.
+    /// What it waits for, in words; empty when it does not wait.
     pub waiting_on: Vec<String>,
+    /// What it waits for.
+    pub waits: Vec<Wait>,
+    /// The shared resource that it makes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared: Option<String>,
     /// Its effects.
     pub effects: Vec<Effect>,
 }
@@ -144,8 +153,12 @@ pub struct JobView {
     pub work: Progress,
     /// Warnings in its log.
     pub warnings: u64,
-    /// What the job as a whole waits for.
+    /// What the job as a whole waits for, in words.
     pub waiting_on: Vec<String>,
+    /// What the job as a whole waits for.
+    pub waits: Vec<Wait>,
+    /// What it has left outside and what nobody undoes by itself any more.
+    pub leftovers: Vec<Leftover>,
     /// Its tasks, in an order in which they could run.
     pub tasks: Vec<TaskView>,
 }
@@ -164,17 +177,20 @@ pub async fn job(store: &dyn Store, kinds: &Kinds, id: JobId, now: Timestamp) ->
         .iter()
         .map(|spec| {
             let task = &image.tasks[&spec.id];
+            let waits = why_waiting(&image, spec, held, now);
             TaskView {
                 id: spec.id,
                 name: spec.name(),
                 status: task.status.clone(),
                 progress: task.progress,
-                waiting_on: why_waiting(&image, spec, held, now),
+                waiting_on: waits.iter().map(Wait::to_string).collect(),
+                waits,
+                shared: spec.shared.as_ref().map(|shared| shared.key.clone()),
                 effects: task.effects.values().cloned().collect(),
             }
         })
         .collect();
-    let mut waiting_on = Vec::new();
+    let mut waits = Vec::new();
     match image.status.state {
         JobState::Pending => {
             if let Some(kind) = kinds.kind(&image.record.kind) {
@@ -183,60 +199,70 @@ pub async fn job(store: &dyn Store, kinds: &Kinds, id: JobId, now: Timestamp) ->
                         && entry.value != id.to_string().as_bytes()
                     {
                         let holder = String::from_utf8_lossy(&entry.value).into_owned();
-                        waiting_on.push(format!("the name {name}, which job {holder} holds"));
+                        waits.push(Wait::Name { name, holder });
                     }
                 }
             }
         }
         JobState::Paused | JobState::Pausing => {
-            waiting_on.push(match (&image.status.pause_reason, image.status.resume_at) {
-                (Some(windlass_model::job::PauseReason::Attention { failure }), _) => {
-                    format!("a person: {failure}")
-                }
-                (_, Some(at)) => format!("the end of the pause at {at}, or `windlass resume`"),
-                _ => "`windlass resume`: it was paused by a person".to_owned(),
+            waits.push(match &image.status.pause_reason {
+                Some(PauseReason::Attention { failure }) => Wait::Attention { failure: failure.to_string() },
+                _ => Wait::Pause { until: image.status.resume_at },
             });
+        }
+        JobState::Completed | JobState::UndoFailed => {
+            waits.extend(image.status.undo_at.map(|at| Wait::Undo { at }));
         }
         _ => {}
     }
-    if image.status.state.is_active() && !held {
-        waiting_on
-            .push("a worker: no process runs this job at the moment (`windlass run` or `windlass resume`)".into());
+    if (image.status.state.is_active() || image.status.undo_at.is_some()) && !held {
+        waits.push(Wait::Process);
     }
     Ok(JobView {
         elapsed_ms: u64::try_from(image.status.elapsed(now).as_millis()).unwrap_or(u64::MAX),
         counts: image.counts,
         work: image.work(),
         warnings: image.head.warnings,
-        waiting_on,
+        waiting_on: waits.iter().map(Wait::to_string).collect(),
+        waits,
+        leftovers: if report::has_given_up(&image.status) { report::leftovers(&image, kinds) } else { Vec::new() },
         tasks,
         status: image.status.clone(),
         record: (*image.record).clone(),
     })
 }
 
-fn why_waiting(image: &JobImage, spec: &TaskSpec, held: bool, now: Timestamp) -> Vec<String> {
+fn why_waiting(image: &JobImage, spec: &TaskSpec, held: bool, now: Timestamp) -> Vec<Wait> {
     let task = &image.tasks[&spec.id];
     let TaskState::Waiting { not_before } = task.status.state else { return Vec::new() };
-    let open: Vec<String> = spec
+    let open: Vec<Wait> = spec
         .dependencies
         .iter()
         .filter_map(|edge| image.tasks.get(&edge.task))
         .filter(|other| other.status.outcome().is_none())
-        .map(|other| format!("{} ({})", other.spec.name(), other.status.state.name()))
+        .map(|other| Wait::Task { task: other.spec.name(), state: other.status.state.name() })
         .collect();
     if !open.is_empty() {
         return open;
     }
+    let mut waits = Vec::new();
+    if let Some(question) = spec.needs_approval.clone().filter(|_| task.awaits_approval()) {
+        waits.push(Wait::Approval { question });
+    }
     if let Some(at) = not_before.filter(|at| *at > now) {
         let last = task.status.attempts.last().and_then(|attempt: &Attempt| attempt.failure.as_ref());
-        let why = last.map(|failure| format!(" after: {failure}")).unwrap_or_default();
-        return vec![format!("the next attempt at {at}{why}")];
+        waits.push(match last {
+            Some(failure) => Wait::Backoff { until: at, after: failure.to_string() },
+            None => Wait::Delay { until: at },
+        });
+    }
+    if !waits.is_empty() {
+        return waits;
     }
     vec![match image.status.state {
-        JobState::Running | JobState::Undoing if held => "a free place on the worker".to_owned(),
-        JobState::Running | JobState::Undoing => "a worker: no process runs this job at the moment".to_owned(),
-        state => format!("the job, which is {}", state.as_str()),
+        JobState::Running | JobState::Undoing if held => Wait::Place,
+        JobState::Running | JobState::Undoing => Wait::Process,
+        state => Wait::Job { state: state.as_str() },
     }]
 }
 

@@ -18,6 +18,21 @@ pub enum EffectState {
     Made,
     /// Undone, or found never to have happened.
     Gone,
+    /// It exists and is no longer this job's to undo: others hold it, or it was made permanent.
+    Kept,
+}
+
+impl EffectState {
+    /// The name as stored and shown.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Intended => "intended",
+            Self::Made => "made",
+            Self::Gone => "gone",
+            Self::Kept => "kept",
+        }
+    }
 }
 
 /// What happens to an effect.
@@ -32,6 +47,8 @@ pub enum EffectEvent {
     },
     /// It was undone, or recover mode found that it never happened and it will not be repeated.
     Gone,
+    /// It was left to the others who hold it.
+    Kept,
 }
 
 /// One entry of the ledger.
@@ -83,8 +100,9 @@ impl Effect {
         let to = match event {
             EffectEvent::Made { .. } => EffectState::Made,
             EffectEvent::Gone => EffectState::Gone,
+            EffectEvent::Kept => EffectState::Kept,
         };
-        if self.state == EffectState::Gone && to == EffectState::Made {
+        if self.state == EffectState::Gone && to != EffectState::Gone {
             return Err(IllegalEffect { task: self.task, n: self.n, from: self.state, to });
         }
         if let EffectEvent::Made { external_id, receipt } = event {
@@ -97,11 +115,35 @@ impl Effect {
         Ok(self)
     }
 
-    /// Whether the effect may exist outside.
+    /// Whether the effect may exist outside and is this job's to undo.
     #[must_use]
     pub fn may_exist(&self) -> bool {
-        self.state != EffectState::Gone
+        matches!(self.state, EffectState::Intended | EffectState::Made)
     }
+}
+
+/// Something outside that a job has left there and that nobody undoes any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leftover {
+    /// The task that made it, as people read it; empty when it was found outside and is in no ledger.
+    pub task: String,
+    /// What was done: `insert`, `create`.
+    pub action: String,
+    /// What the outside can recognise it by.
+    pub key: String,
+    /// Where: the system, and the place in it.
+    pub target: String,
+    /// Whether it surely exists (`made`) or only may (`intended`).
+    pub state: EffectState,
+    /// What the outside calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_id: Option<String>,
+    /// The shared resource that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<String>,
+    /// A line of shell that removes it, when its task type knows one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }
 
 #[cfg(test)]
@@ -130,6 +172,9 @@ mod tests {
         let gone = twice.apply(EffectEvent::Gone, Epoch(2), Timestamp::UNIX_EPOCH).unwrap();
         assert!(!gone.may_exist());
         assert!(gone.clone().apply(EffectEvent::Gone, Epoch(2), Timestamp::UNIX_EPOCH).is_ok());
-        assert!(gone.apply(made, Epoch(3), Timestamp::UNIX_EPOCH).is_err());
+        assert!(gone.clone().apply(made, Epoch(3), Timestamp::UNIX_EPOCH).is_err());
+        assert!(gone.apply(EffectEvent::Kept, Epoch(3), Timestamp::UNIX_EPOCH).is_err());
+        let kept = once.apply(EffectEvent::Kept, Epoch(1), Timestamp::UNIX_EPOCH).unwrap();
+        assert!(!kept.may_exist());
     }
 }

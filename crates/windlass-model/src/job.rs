@@ -1,9 +1,9 @@
 //! The state machine of a job.
 //!
 //! ```text
-//!  Pending ─Activated▶ Running ─AllDone▶ Completed ─Undo▶ Undoing ─Undone▶ Finished
+//!  Pending ─Activated▶ Running ─AllDone▶ Completed ─Undo, Clear▶ Undoing ─Undone▶ Finished
 //!     │                 │ ▲ │               │ ▲              │ ▲
-//!     │           Pause │ │ │ Cancel        │ │Retry         │ │ Undo (again)
+//!     │           Pause │ │ │ Cancel        │ │Retry         │ │ Undo, Clear (again)
 //!     │                 ▼ │ ▼               │ └─▶ Running    ▼ │
 //!     │           Pausing │ Cancelling      │          UndoFailed ─IgnoreLeftovers▶ Finished
 //!     │                 │ │ ▲  │            └─Confirm▶ Finished
@@ -11,6 +11,10 @@
 //!     │              Paused─┘
 //!     └─PlanFailed▶ Completed      Pending ─Cancel▶ Completed
 //! ```
+//!
+//! `Clear` is a confirm that has work to do: what the outcome does not need is undone first, the rest becomes
+//! permanent. A confirm whose clearing failed can be given again (`Clear`) or turned into an undo of everything
+//! (`Undo`).
 //!
 //! [`JobStatus::apply`] is the only place where a job changes its state.
 
@@ -124,6 +128,18 @@ pub enum PauseReason {
     },
 }
 
+/// How a job is brought to its end for good, and in the end: how it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Closing {
+    /// Everything is undone.
+    Undo,
+    /// The outcome is permanent; only what it does not need is undone.
+    Confirm,
+    /// What could not be undone is left where it is.
+    Ignore,
+}
+
 /// A job's record that changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobStatus {
@@ -158,6 +174,12 @@ pub struct JobStatus {
     /// Whether cancelling shall be followed by undoing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub undo_after_cancel: bool,
+    /// When the job is undone by itself. Absolute, so that it outlives every process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo_at: Option<Timestamp>,
+    /// What undoing is for, and how the job ended for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closing: Option<Closing>,
     /// Counts how often the plan was activated: 1 at first, more with each undo or retry with new tasks.
     #[serde(default)]
     pub generation: u32,
@@ -193,9 +215,18 @@ pub enum JobEvent {
     DeadlinePassed(Box<Failure>),
     /// Every task has ended.
     AllDone(JobResult),
-    /// Undo the effects.
+    /// Undo the effects, all of them.
     Undo,
-    /// Every effect is undone.
+    /// Confirm, after having undone what the outcome does not need.
+    Clear,
+    /// Be undone by itself at this moment.
+    UndoAt(Timestamp),
+    /// Move the end of the pause, or the moment of the undo, to a later moment.
+    Extend {
+        /// The new moment.
+        until: Timestamp,
+    },
+    /// Every effect that was to be undone is undone.
     Undone,
     /// Some effects are still there.
     UndoIncomplete,
@@ -203,7 +234,7 @@ pub enum JobEvent {
     IgnoreLeftovers,
     /// The outcome is permanent.
     Confirm,
-    /// Run the tasks again that did not succeed.
+    /// Run tasks again.
     Retry,
 }
 
@@ -221,6 +252,9 @@ impl JobEvent {
             Self::DeadlinePassed(_) => "deadline_passed",
             Self::AllDone(_) => "all_done",
             Self::Undo => "undo",
+            Self::Clear => "clear",
+            Self::UndoAt(_) => "undo_at",
+            Self::Extend { .. } => "extend",
             Self::Undone => "undone",
             Self::UndoIncomplete => "undo_incomplete",
             Self::IgnoreLeftovers => "ignore_leftovers",
@@ -256,6 +290,8 @@ impl JobStatus {
             result: None,
             failure: None,
             undo_after_cancel: false,
+            undo_at: None,
+            closing: None,
             generation: 0,
             last_request: None,
         }
@@ -278,7 +314,8 @@ impl JobStatus {
     /// [`IllegalMove`] names the state and the event.
     pub fn apply(mut self, event: JobEvent, at: Timestamp) -> Result<Self, IllegalMove> {
         use JobState::{Cancelling, Completed, Finished, Paused, Pausing, Pending, Running, UndoFailed, Undoing};
-        let illegal = IllegalMove { from: self.state, event: event.name() };
+        let before = self.state;
+        let illegal = IllegalMove { from: before, event: event.name() };
         self.state = match (self.state, event) {
             (Pending, JobEvent::Activated) => {
                 self.generation += 1;
@@ -328,15 +365,36 @@ impl JobStatus {
                 self.failure = Some(failure);
                 Cancelling
             }
+            (Pausing | Paused, JobEvent::Extend { until }) if self.resume_at.is_some() => {
+                self.resume_at = Some(until);
+                before
+            }
+            (Completed | UndoFailed, JobEvent::Extend { until }) if self.undo_at.is_some() => {
+                self.undo_at = Some(until);
+                before
+            }
+            (Completed | UndoFailed, JobEvent::UndoAt(moment)) => {
+                self.undo_at = Some(moment);
+                before
+            }
             (Completed | UndoFailed, JobEvent::Undo) => {
-                self.generation += 1;
-                self.ended = None;
+                self.close(Closing::Undo);
                 Undoing
             }
-            (Undoing, JobEvent::Undone) | (UndoFailed, JobEvent::IgnoreLeftovers) | (Completed, JobEvent::Confirm) => {
+            (Completed, JobEvent::Clear) => {
+                self.close(Closing::Confirm);
+                Undoing
+            }
+            (UndoFailed, JobEvent::Clear) if self.closing == Some(Closing::Confirm) => {
+                self.close(Closing::Confirm);
+                Undoing
+            }
+            (Undoing, JobEvent::Undone) => {
                 self.ended.get_or_insert(at);
                 Finished
             }
+            (UndoFailed, JobEvent::IgnoreLeftovers) => self.finish(Closing::Ignore, at),
+            (Completed, JobEvent::Confirm) => self.finish(Closing::Confirm, at),
             (Undoing, JobEvent::UndoIncomplete) => {
                 self.ended = Some(at);
                 UndoFailed
@@ -347,12 +405,30 @@ impl JobStatus {
                 self.result = None;
                 self.failure = None;
                 self.undo_after_cancel = false;
+                self.undo_at = None;
                 Running
             }
             _ => return Err(illegal),
         };
-        self.since = at;
+        if self.state != before {
+            self.since = at;
+        }
         Ok(self)
+    }
+
+    /// Begins to undo, for good.
+    fn close(&mut self, closing: Closing) {
+        self.generation += 1;
+        self.ended = None;
+        self.undo_at = None;
+        self.closing = Some(closing);
+    }
+
+    fn finish(&mut self, closing: Closing, at: Timestamp) -> JobState {
+        self.ended.get_or_insert(at);
+        self.undo_at = None;
+        self.closing = Some(closing);
+        JobState::Finished
     }
 
     fn complete(&mut self, at: Timestamp, result: JobResult) {
@@ -384,7 +460,18 @@ mod tests {
         use JobState::*;
         let failure = || Box::new(Failure::permanent("x", "x"));
         let mut table = String::new();
-        for state in [Pending, Running, Pausing, Paused, Cancelling, Completed, Undoing, UndoFailed, Finished] {
+        let plain = |state| (state, JobStatus { state, ..JobStatus::new(at(0)) });
+        let states = [Pending, Running, Pausing, Paused, Cancelling, Completed, Undoing, UndoFailed, Finished];
+        let mut froms: Vec<(String, JobStatus)> =
+            states.map(plain).map(|(state, status)| (state.as_str().to_owned(), status)).into();
+        // What hangs on more than the state: moments that can be moved, and a confirm that failed.
+        for (_, status) in states.map(plain) {
+            let timed = JobStatus { resume_at: Some(at(9)), undo_at: Some(at(9)), ..status.clone() };
+            froms.push((format!("timed {}", status.state.as_str()), timed));
+            let confirming = JobStatus { closing: Some(Closing::Confirm), ..status.clone() };
+            froms.push((format!("confirming {}", status.state.as_str()), confirming));
+        }
+        for (name, from) in froms {
             for event in [
                 JobEvent::Activated,
                 JobEvent::PlanFailed(failure()),
@@ -395,16 +482,22 @@ mod tests {
                 JobEvent::DeadlinePassed(failure()),
                 JobEvent::AllDone(JobResult::Succeeded),
                 JobEvent::Undo,
+                JobEvent::Clear,
+                JobEvent::UndoAt(at(9)),
+                JobEvent::Extend { until: at(9) },
                 JobEvent::Undone,
                 JobEvent::UndoIncomplete,
                 JobEvent::IgnoreLeftovers,
                 JobEvent::Confirm,
                 JobEvent::Retry,
             ] {
-                let name = event.name();
-                let from = JobStatus { state, ..JobStatus::new(at(0)) };
-                if let Ok(to) = from.apply(event, at(1)) {
-                    table += &format!("{} + {name} -> {}\n", state.as_str(), to.state.as_str());
+                let line = |to: &JobStatus| format!("{} + {} -> {}\n", name, event.name(), to.state.as_str());
+                let usual = JobStatus { state: from.state, ..JobStatus::new(at(0)) }.apply(event.clone(), at(1));
+                if let Ok(to) = from.clone().apply(event.clone(), at(1)) {
+                    // Of the special ones only what the plain state does not have.
+                    if usual.is_err() || !name.contains(' ') {
+                        table += &line(&to);
+                    }
                 }
             }
         }
@@ -428,12 +521,20 @@ paused + all_done -> completed
 cancelling + cancel -> cancelling
 cancelling + all_done -> completed
 completed + undo -> undoing
+completed + clear -> undoing
+completed + undo_at -> completed
 completed + confirm -> finished
 completed + retry -> running
 undoing + undone -> finished
 undoing + undo_incomplete -> undo_failed
 undo_failed + undo -> undoing
+undo_failed + undo_at -> undo_failed
 undo_failed + ignore_leftovers -> finished
+timed pausing + extend -> pausing
+timed paused + extend -> paused
+timed completed + extend -> completed
+timed undo_failed + extend -> undo_failed
+confirming undo_failed + clear -> undoing
 ";
         assert_eq!(table, expected);
     }
@@ -450,6 +551,27 @@ undo_failed + ignore_leftovers -> finished
         assert_eq!(job.elapsed(at(122)).as_secs(), 12);
         let job = job.apply(JobEvent::AllDone(JobResult::Succeeded), at(130)).unwrap();
         assert_eq!(job.elapsed(at(9999)).as_secs(), 20);
+    }
+
+    #[test]
+    fn a_moment_that_is_moved_is_no_change_of_the_state() {
+        let job = JobStatus { state: JobState::Completed, undo_at: Some(at(60)), ..JobStatus::new(at(0)) };
+        let job = job.apply(JobEvent::Extend { until: at(90) }, at(50)).unwrap();
+        assert_eq!((job.undo_at, job.since), (Some(at(90)), at(0)));
+        let job = job.apply(JobEvent::Undo, at(90)).unwrap();
+        assert_eq!((job.undo_at, job.closing, job.generation), (None, Some(Closing::Undo), 1));
+    }
+
+    #[test]
+    fn a_confirm_that_failed_can_become_an_undo_of_everything() {
+        let job = JobStatus { state: JobState::Completed, ..JobStatus::new(at(0)) };
+        let job = job.apply(JobEvent::Clear, at(1)).unwrap().apply(JobEvent::UndoIncomplete, at(2)).unwrap();
+        assert_eq!(job.closing, Some(Closing::Confirm));
+        let undo = job.clone().apply(JobEvent::Undo, at(3)).unwrap();
+        assert_eq!(undo.closing, Some(Closing::Undo));
+        assert!(undo.apply(JobEvent::UndoIncomplete, at(4)).unwrap().apply(JobEvent::Clear, at(5)).is_err());
+        let ignored = job.apply(JobEvent::IgnoreLeftovers, at(3)).unwrap();
+        assert_eq!((ignored.state, ignored.closing), (JobState::Finished, Some(Closing::Ignore)));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::policy::Policy;
 use crate::progress::Progress;
 use crate::reference::{Reference, is_pointer};
-use crate::{JobId, TaskId};
+use crate::{Digest, JobId, TaskId};
 
 /// How strongly a task depends on another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -28,6 +28,39 @@ pub struct Dependency {
     /// How strongly.
     pub need: Need,
 }
+
+/// A resource outside that several jobs may need and that exists once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shared {
+    /// What all jobs call it: `<site>/<kind of thing>/<name>`.
+    pub key: String,
+    /// Digest of how it shall be. Jobs share it only when they want the same.
+    pub definition: Digest,
+    /// Makes one of its own for this job when it is there and defined otherwise, instead of failing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub private_on_conflict: bool,
+}
+
+/// A place in a pool: of `size` holders at a time, over all jobs of a state store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolUse {
+    /// The pool.
+    pub pool: String,
+    /// How many may hold a place in it at a time. At least 1.
+    pub size: u32,
+}
+
+impl PoolUse {
+    /// A place in `pool`.
+    #[must_use]
+    pub fn new(pool: impl Into<String>, size: u32) -> Self {
+        Self { pool: pool.into(), size }
+    }
+}
+
+/// The longest key of a shared resource and the longest name of a pool, in bytes: with what the store puts around it
+/// a key stays within the store's budget.
+pub const NAME_BYTES: usize = 512;
 
 /// A task as planned. Never changes once its plan is active.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +93,18 @@ pub struct TaskSpec {
     /// The task that this one undoes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undoes: Option<TaskId>,
+    /// The resource that it makes, when jobs share it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<Shared>,
+    /// The question to which a person must say yes before it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs_approval: Option<String>,
+    /// Milliseconds that it waits once its dependencies have ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<u64>,
+    /// Pools in which it needs a place while it runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pools: Vec<PoolUse>,
 }
 
 fn is_default(progress: &Progress) -> bool {
@@ -86,7 +131,48 @@ impl TaskSpec {
             size: Progress::default(),
             rank: 0,
             undoes: None,
+            shared: None,
+            needs_approval: None,
+            delay_ms: None,
+            pools: Vec::new(),
         }
+    }
+
+    /// Makes it the maker of the resource that all jobs call `key`, defined as `definition` says.
+    #[must_use]
+    pub fn shared(mut self, key: impl Into<String>, definition: Digest) -> Self {
+        self.shared = Some(Shared { key: key.into(), definition, private_on_conflict: false });
+        self
+    }
+
+    /// Lets a shared task make one of its own when the shared resource is there and defined otherwise.
+    #[must_use]
+    pub fn private_on_conflict(mut self) -> Self {
+        if let Some(shared) = &mut self.shared {
+            shared.private_on_conflict = true;
+        }
+        self
+    }
+
+    /// Makes it wait until a person says yes to `question`.
+    #[must_use]
+    pub fn needs_approval(mut self, question: impl Into<String>) -> Self {
+        self.needs_approval = Some(question.into());
+        self
+    }
+
+    /// Makes it wait `ms` milliseconds once its dependencies have ended.
+    #[must_use]
+    pub fn delay_ms(mut self, ms: u64) -> Self {
+        self.delay_ms = Some(ms);
+        self
+    }
+
+    /// Lets it run only with a place in `pool`, of which there are `size`.
+    #[must_use]
+    pub fn pool(mut self, pool: impl Into<String>, size: u32) -> Self {
+        self.pools.push(PoolUse::new(pool, size));
+        self
     }
 
     /// Sets the literal input.
@@ -202,6 +288,42 @@ pub enum PlanFault {
         /// The pointer.
         pointer: String,
     },
+    /// Two tasks of a job make the same shared resource.
+    #[error("tasks {first} and {second} both make the shared resource {key}; let one make it and the other require it")]
+    SharedTwice {
+        /// One task's name.
+        first: String,
+        /// The other's name.
+        second: String,
+        /// The resource.
+        key: String,
+    },
+    /// A name that cannot be stored.
+    #[error(
+        "task {task} names a {what} {name:?}: 1 to {NAME_BYTES} bytes without control characters are needed, \
+         neither beginning nor ending with a slash"
+    )]
+    InvalidName {
+        /// The task's name.
+        task: String,
+        /// What is named.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// A pool that is named twice or has no places.
+    #[error("task {task} uses the pool {pool} {why}")]
+    InvalidPool {
+        /// The task's name.
+        task: String,
+        /// The pool.
+        pool: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A task that asks a person, without a question.
+    #[error("task {0} needs an approval but has no question to show")]
+    NoQuestion(String),
     /// A pointer that is none.
     #[error("task {task} has {pointer:?}, which is not a JSON pointer")]
     InvalidPointer {
@@ -229,6 +351,7 @@ impl Plan {
                 faults.push(PlanFault::UnknownType { task: task.name(), task_type: task.task_type.clone() });
             }
         }
+        check_needs(&self.tasks, &mut faults);
         for task in &self.tasks {
             let mut required = HashSet::new();
             for dependency in &task.dependencies {
@@ -296,6 +419,51 @@ impl Plan {
             *counts.entry(task.task_type.as_str()).or_default() += 1;
         }
         counts
+    }
+}
+
+/// Whether a text may name a shared resource or a pool.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    (1..=NAME_BYTES).contains(&name.len())
+        && !name.starts_with('/')
+        && !name.ends_with('/')
+        && !name.chars().any(char::is_control)
+}
+
+/// Checks what tasks need besides a place: shared resources, approvals, pools.
+fn check_needs(tasks: &[TaskSpec], faults: &mut Vec<PlanFault>) {
+    let mut makers: HashMap<&str, &TaskSpec> = HashMap::new();
+    let mut check_name = |task: &TaskSpec, what, name: &str| {
+        if !is_name(name) {
+            faults.push(PlanFault::InvalidName { task: task.name(), what, name: name.chars().take(64).collect() });
+        }
+    };
+    for task in tasks {
+        if let Some(shared) = &task.shared {
+            check_name(task, "shared resource", &shared.key);
+        }
+        for pool in &task.pools {
+            check_name(task, "pool", &pool.pool);
+        }
+    }
+    for task in tasks {
+        if let Some(shared) = &task.shared
+            && let Some(first) = makers.insert(&shared.key, task)
+        {
+            let (first, second) = (first.name(), task.name());
+            faults.push(PlanFault::SharedTwice { first, second, key: shared.key.clone() });
+        }
+        if task.needs_approval.as_deref().is_some_and(|question| question.trim().is_empty()) {
+            faults.push(PlanFault::NoQuestion(task.name()));
+        }
+        let mut named = HashSet::new();
+        for PoolUse { pool, size } in &task.pools {
+            let twice = !named.insert(pool);
+            for (_, why) in [(twice, "twice"), (*size == 0, "with a size of 0")].into_iter().filter(|(bad, _)| *bad) {
+                faults.push(PlanFault::InvalidPool { task: task.name(), pool: pool.clone(), why });
+            }
+        }
     }
 }
 
@@ -386,6 +554,40 @@ mod tests {
         ] {
             assert!(found.contains(part), "{part} is not in:\n{found}");
         }
+    }
+
+    #[test]
+    fn what_tasks_need_besides_a_place_is_checked_too() {
+        let wanted = Digest::of(b"a");
+        let good = task("a").shared("site/net/a", wanted).pool("copies", 4).needs_approval("go on?").delay_ms(5);
+        assert!(faults(vec![good.clone()]).is_empty());
+        let found = faults(vec![
+            good,
+            task("b").shared("site/net/a", Digest::of(b"b")),
+            task("c").shared("", wanted),
+            task("d").pool("copies", 0).pool("x", 1).pool("x", 1).pool("end/", 1),
+            task("e").needs_approval("  "),
+        ])
+        .join("\n");
+        for part in [
+            "tasks t[a] and t[b] both make the shared resource site/net/a",
+            "task t[c] names a shared resource \"\"",
+            "task t[d] uses the pool copies with a size of 0",
+            "task t[d] uses the pool x twice",
+            "task t[d] names a pool \"end/\"",
+            "task t[e] needs an approval",
+        ] {
+            assert!(found.contains(part), "{part} is not in:\n{found}");
+        }
+    }
+
+    #[test]
+    fn a_task_of_an_older_release_is_read() {
+        let stored = serde_json::to_value(task("a")).unwrap();
+        for member in ["shared", "needs_approval", "delay_ms", "pools"] {
+            assert!(stored.get(member).is_none(), "{member}");
+        }
+        assert_eq!(serde_json::from_value::<TaskSpec>(stored).unwrap(), task("a"));
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //!   Waiting ──────────────▶ Running ─────────────────────────────────────────▶ Done
 //!    ▲  │ ▲                   │                                                 │
 //!    │  │ └───────────────────┘ FailedAttempt, Released, OwnerDied              │
-//!    │  └──────────────────────────── Ignored, Cancelled, Poisoned ────────────▶│
-//!    └──────────────────────────────── Reset (a new generation) ────────────────┘
+//!    │  └─────────────────── Ignored, Cancelled, Poisoned, Refused ────────────▶│
+//!    └───────────────────────── Reset, Rerun (a new generation) ────────────────┘
 //! ```
 //!
 //! [`TaskStatus::apply`] is the only place where a task changes its state; the live engine and recovery both go
@@ -122,6 +122,42 @@ impl TaskState {
     }
 }
 
+/// Who let a task run that asks first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+    /// What they had to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// How a task came by its shared resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SharedUse {
+    /// It made it.
+    Created,
+    /// It found it made by another job.
+    Reused,
+    /// It made one of its own, because the shared one was defined otherwise.
+    Private,
+}
+
+impl SharedUse {
+    /// The name as stored and shown.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Reused => "reused",
+            Self::Private => "private",
+        }
+    }
+}
+
 /// One attempt, for people who ask what happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
@@ -152,6 +188,24 @@ pub struct TaskStatus {
     /// Whether the next attempt must look before it repeats: an earlier one may have left half-made effects.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub recover: bool,
+    /// How often it was made to run again after it had ended. A result never changes within a generation.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u32,
+    /// Who let it run, if it asks first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
+    /// The end of its delay, set when its dependencies had ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delayed_until: Option<Timestamp>,
+    /// How it came by its shared resource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<SharedUse>,
+    /// Keys of the slots that it holds while it runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slots: Vec<String>,
+    /// What it runs with instead of its planned input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Output>,
     /// When it was first claimed, in this generation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Timestamp>,
@@ -198,8 +252,29 @@ pub enum TaskEvent {
     Ignored(Vec<TaskId>),
     /// The job is being cancelled.
     Cancelled,
+    /// A person lets it run.
+    Approved(Approval),
+    /// Its dependencies have ended; it is not claimed before this moment.
+    Delayed(Timestamp),
+    /// What it needs besides a place was found for it; it is claimed in the same transaction.
+    Granted {
+        /// How it comes by its shared resource, if it has one.
+        shared: Option<SharedUse>,
+        /// The slots that it takes.
+        slots: Vec<String>,
+    },
+    /// It cannot run at all: what it needs is not to be had.
+    Refused(Box<Failure>),
     /// It shall run again although it had ended without success.
-    Reset,
+    Reset {
+        /// What it shall run with instead of its input.
+        input: Option<Output>,
+    },
+    /// Somebody asked for it to run again although it had succeeded.
+    Rerun {
+        /// What it shall run with instead of its input.
+        input: Option<Output>,
+    },
 }
 
 impl TaskEvent {
@@ -216,7 +291,12 @@ impl TaskEvent {
             Self::Poisoned(_) => "poisoned",
             Self::Ignored(_) => "ignored",
             Self::Cancelled => "cancelled",
-            Self::Reset => "reset",
+            Self::Approved(_) => "approved",
+            Self::Delayed(_) => "delayed",
+            Self::Granted { .. } => "granted",
+            Self::Refused(_) => "refused",
+            Self::Reset { .. } => "reset",
+            Self::Rerun { .. } => "rerun",
         }
     }
 }
@@ -241,6 +321,12 @@ impl TaskStatus {
             failures: 0,
             deaths: 0,
             recover: false,
+            generation: 0,
+            approval: None,
+            delayed_until: None,
+            shared: None,
+            slots: Vec::new(),
+            input: None,
             started: None,
             since: at,
             attempts: Vec::new(),
@@ -273,7 +359,9 @@ impl TaskStatus {
     pub fn apply(mut self, event: TaskEvent, at: Timestamp) -> Result<Self, IllegalMove> {
         use TaskState::{Done, Running, Waiting};
         let illegal = IllegalMove { from: self.state.name(), event: event.name() };
-        self.state = match (self.state, event) {
+        let was_running = matches!(self.state, Running { .. });
+        let before = std::mem::replace(&mut self.state, Waiting { not_before: None });
+        self.state = match (before, event) {
             (Waiting { .. }, TaskEvent::Claimed(worker)) => {
                 self.epoch = self.epoch.next();
                 self.started.get_or_insert(at);
@@ -281,7 +369,22 @@ impl TaskStatus {
             }
             (Waiting { .. }, TaskEvent::Ignored(roots)) => Done { outcome: Outcome::Ignored { roots } },
             (Waiting { .. }, TaskEvent::Cancelled) => Done { outcome: Outcome::Cancelled },
-            (Waiting { .. }, TaskEvent::Poisoned(failure)) => Done { outcome: Outcome::Failed { failure } },
+            (Waiting { .. }, TaskEvent::Poisoned(failure) | TaskEvent::Refused(failure)) => {
+                Done { outcome: Outcome::Failed { failure } }
+            }
+            (Waiting { not_before }, TaskEvent::Approved(approval)) => {
+                self.approval = Some(approval);
+                Waiting { not_before }
+            }
+            (Waiting { .. }, TaskEvent::Delayed(until)) => {
+                self.delayed_until = Some(until);
+                Waiting { not_before: Some(until) }
+            }
+            (Waiting { not_before }, TaskEvent::Granted { shared, slots }) => {
+                self.shared = shared;
+                self.slots = slots;
+                Waiting { not_before }
+            }
             (Running { claim }, TaskEvent::Succeeded(output)) => {
                 push_attempt(&mut self.attempts, claim, at, None);
                 self.recover = false;
@@ -315,17 +418,35 @@ impl TaskStatus {
                 push_attempt(&mut self.attempts, claim, at, Some(Box::new(Failure::interrupted())));
                 Done { outcome: Outcome::Cancelled }
             }
-            (Done { outcome }, TaskEvent::Reset) if !outcome.is_success() => {
-                self.failures = 0;
-                self.deaths = 0;
-                self.recover = self.epoch != Epoch::default();
-                self.started = None;
+            (Done { outcome }, TaskEvent::Reset { input }) if !outcome.is_success() => {
+                self.again(input);
+                Waiting { not_before: None }
+            }
+            (Done { outcome }, TaskEvent::Rerun { input }) if outcome.is_success() => {
+                self.again(input);
+                // A gate that was passed once asks and waits again.
+                self.approval = None;
+                self.delayed_until = None;
                 Waiting { not_before: None }
             }
             _ => return Err(illegal),
         };
+        if was_running || matches!(self.state, Done { .. }) {
+            self.slots.clear();
+        }
         self.since = at;
         Ok(self)
+    }
+
+    fn again(&mut self, input: Option<Output>) {
+        self.generation += 1;
+        self.failures = 0;
+        self.deaths = 0;
+        self.recover = self.epoch != Epoch::default();
+        self.started = None;
+        if input.is_some() {
+            self.input = input;
+        }
     }
 }
 
@@ -378,7 +499,12 @@ mod tests {
             TaskEvent::Poisoned(failure()),
             TaskEvent::Ignored(vec![]),
             TaskEvent::Cancelled,
-            TaskEvent::Reset,
+            TaskEvent::Approved(Approval { by: "eve".into(), at: at(3), note: None }),
+            TaskEvent::Delayed(at(9)),
+            TaskEvent::Granted { shared: Some(SharedUse::Reused), slots: vec!["slot/a/000000".into()] },
+            TaskEvent::Refused(failure()),
+            TaskEvent::Reset { input: None },
+            TaskEvent::Rerun { input: Some(Output::Inline(3.into())) },
         ]
     }
 
@@ -399,12 +525,17 @@ waiting + claimed -> running
 waiting + poisoned -> failed
 waiting + ignored -> ignored
 waiting + cancelled -> cancelled
+waiting + approved -> waiting
+waiting + delayed -> waiting
+waiting + granted -> waiting
+waiting + refused -> failed
 running + succeeded -> succeeded
 running + failed_attempt -> waiting
 running + failed -> failed
 running + released -> waiting
 running + owner_died -> waiting
 running + cancelled -> cancelled
+succeeded + rerun -> waiting
 failed + reset -> waiting
 ignored + reset -> waiting
 cancelled + reset -> waiting
@@ -419,7 +550,7 @@ cancelled + reset -> waiting
                 let epoch = from.epoch;
                 if let Ok(to) = from.clone().apply(event, at(3)) {
                     assert!(to.epoch >= epoch);
-                    assert!(!from.outcome().is_some_and(Outcome::is_success));
+                    assert!(!from.outcome().is_some_and(Outcome::is_success) || to.generation > from.generation);
                 }
             }
         }
@@ -437,6 +568,25 @@ cancelled + reset -> waiting
         assert_eq!(status.attempts.len(), ATTEMPTS_KEPT);
         assert_eq!(status.epoch, Epoch(50));
         assert_eq!(status.attempts.last().unwrap().claim.epoch, Epoch(50));
+    }
+
+    #[test]
+    fn slots_are_held_from_the_claim_to_its_end_and_no_longer() {
+        let granted = TaskEvent::Granted { shared: None, slots: vec!["slot/a/000000".into()] };
+        let waiting = TaskStatus::new(at(0)).apply(granted, at(1)).unwrap();
+        let running = waiting.apply(TaskEvent::Claimed(WorkerId::from_bits(1)), at(1)).unwrap();
+        assert_eq!(running.slots.len(), 1);
+        let ends = [
+            TaskEvent::Released,
+            TaskEvent::Cancelled,
+            TaskEvent::OwnerDied { progressed: false },
+            TaskEvent::Failed(failure()),
+            TaskEvent::FailedAttempt { failure: failure(), retry_at: at(9), recover: true },
+            TaskEvent::Succeeded(Output::Inline(1.into())),
+        ];
+        for end in ends {
+            assert!(running.clone().apply(end.clone(), at(2)).unwrap().slots.is_empty(), "{end:?}");
+        }
     }
 
     #[test]

@@ -118,7 +118,7 @@ fn check_job(id: JobId, job: &Job, present: &BTreeSet<&str>, wrong: &mut Vec<Str
     }
     if job.status.state == JobState::Finished || job.status.state == JobState::Completed {
         // A claim may be there for as long as a command to a completed job takes.
-        if present.contains(keys::active(id).as_str()) {
+        if present.contains(keys::active(id).as_str()) && job.status.undo_at.is_none() {
             wrong.push(format!("7: {id} is over and still marked as active"));
         }
         let is_part = |record: &TaskRecord| match record.added_by {
@@ -154,6 +154,7 @@ fn check_step(id: JobId, task: TaskId, before: &TaskStatus, now: &TaskStatus, wr
     }
     if let Some(outcome) = before.outcome()
         && outcome.is_success()
+        && now.generation == before.generation
         && now.outcome() != Some(outcome)
     {
         wrong.push(format!("2: the result of task {task} of {id} has changed"));
@@ -191,7 +192,10 @@ pub async fn check_at_rest(store: &dyn Store, world: &World) -> Vec<String> {
                 EffectState::Intended if world.exists(&effect.key) => {
                     expected.insert(effect.key.clone());
                 }
-                EffectState::Intended | EffectState::Gone => {}
+                EffectState::Kept if world.exists(&effect.key) => {
+                    expected.insert(effect.key.clone());
+                }
+                EffectState::Intended | EffectState::Gone | EffectState::Kept => {}
             }
         }
         let has = |code: &str| job.log.iter().any(|entry| entry.code == code);

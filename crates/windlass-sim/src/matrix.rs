@@ -236,11 +236,11 @@ async fn live(engine: &Engine, store: &MemoryStore, case: &Case) -> Result<Strin
         None => engine.submit(case.request.clone()).await.map_err(text)?,
     };
     let mut status = engine.wait(job).await.map_err(text)?;
-    if let Some(command) = case.then
+    if let Some(command) = case.then.clone()
         && status.state == JobState::Completed
     {
         match engine.command(job, command, Some("then".into())).await.map_err(text)? {
-            CommandReply::Done(_) => {}
+            CommandReply::Done(_) | CommandReply::Deleted { .. } => {}
             CommandReply::Refused(why) => return Err(why),
         }
         status = engine.wait(job).await.map_err(text)?;

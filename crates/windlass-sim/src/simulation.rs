@@ -265,15 +265,16 @@ impl Harness {
             3 => Command::Cancel { undo: self.pick(2) == 0 },
             4 | 5 => Command::Undo,
             6 => Command::Confirm,
-            _ => Command::Retry,
+            _ => Command::retry(),
         };
         let shared: SharedClock = self.clock.clone();
         let Some(process) = &self.processes[n] else { return };
-        let call = process.engine.command(job, command, None);
+        let call = process.engine.command(job, command.clone(), None);
         let answer = windlass_clock::deadline(&*shared, Duration::from_secs(5), call).await;
         let answer = match answer {
             Ok(Ok(windlass_engine::CommandReply::Done(status))) => status.state.as_str().to_owned(),
             Ok(Ok(windlass_engine::CommandReply::Refused(_))) => "refused".to_owned(),
+            Ok(Ok(windlass_engine::CommandReply::Deleted { .. })) => "deleted".to_owned(),
             Ok(Err(_)) => "failed".to_owned(),
             Err(_) => "no answer".to_owned(),
         };

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use windlass_clock::{Seeded, SharedClock, SharedEntropy};
 use windlass_engine::{Finished, Intent, Kind, PlanContext, SpecFault, TaskContext, TaskType};
-use windlass_model::effect::{EffectEvent, EffectState};
+use windlass_model::effect::{Effect, EffectEvent, EffectState};
 use windlass_model::plan::{Plan, TaskSpec};
 use windlass_model::policy::Policy;
 use windlass_model::progress::Progress;
@@ -177,6 +177,15 @@ pub struct Step {
     /// Makes it a step that changes nothing outside: for previews.
     #[serde(default)]
     pub looks: bool,
+    /// The question that it asks a person first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asks: Option<String>,
+    /// How long it waits once its dependencies have ended, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<u64>,
+    /// A pool in which it needs a place, and the pool's size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<(String, u32)>,
 }
 
 impl Step {
@@ -262,6 +271,11 @@ fn task_of(make: impl Fn(&str, &str) -> TaskSpec, id_of: impl Fn(&str) -> TaskId
     let mut input = serde_json::to_value(step).unwrap_or_default();
     if let Value::Object(map) = &mut input {
         map.insert("got".into(), Value::Null);
+    }
+    task.needs_approval = step.asks.clone();
+    task.delay_ms = step.delay_ms;
+    if let Some((pool, size)) = &step.pool {
+        task = task.pool(pool, *size);
     }
     task.input(input).size(Progress::items(0, Some(u64::from(step.makes.max(1)))))
 }
@@ -392,12 +406,15 @@ impl TaskType for StepTask {
         Ok(Finished { output: json!({"made": step.makes, "got": got}), add: add.collect() })
     }
 
+    fn clean_up_command(&self, effect: &Effect) -> Option<String> {
+        Some(format!("remove '{}'", effect.key))
+    }
+
     async fn undo(&self, cx: &TaskContext) -> Result<Finished, Failure> {
         let undo = cx.undo().ok_or_else(|| Failure::permanent("no_undo_input", "there is nothing to undo"))?;
         for effect in &undo.effects {
-            let name = thing(cx, undo.task.id, effect.n);
-            if self.world.exists(&name) {
-                cx.outside("remove", self.world.remove(&name)).await?.map_err(mishap)?;
+            if self.world.exists(&effect.key) {
+                cx.outside("remove", self.world.remove(&effect.key)).await?.map_err(mishap)?;
             }
             cx.settle_undone(effect.n).await?;
         }

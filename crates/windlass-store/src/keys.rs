@@ -8,12 +8,19 @@
 //! | `claim/<job>` | the worker that coordinates the job | claim | the worker's lease |
 //! | `worker/<worker>` | presence of a worker process | start | the worker's lease |
 //! | `slot/<name>` | the job that holds an exclusive name | activation, end | the job |
+//! | `slot/<pool>/<n>` | the job, or the task of it, that holds a place in a pool | activation or claim, end | the job |
+//! | `queue/<pool>/<order>/<job>` | a job that waits for a place in a pool | when none is free, with the place | the job |
+//! | `shared/<key>` | a shared resource: its state, its output, the set of its holders | each acquire and release | its holders |
+//! | `gone/<job>` | the mark of a job whose records are being deleted | delete, end of it | the job |
+//! | `retention/last` | when old jobs were last looked for | at most hourly | |
+//! | `retention/claim` | the worker that looks for old jobs | at most hourly | the worker's lease |
 //! | `job/<job>/head` | the number of the next log entry | each batch | the job |
 //! | `job/<job>/t/<task>` | a task as planned; never changes once active | staging | the job |
 //! | `job/<job>/s/<task>` | a task's status; absent means waiting and never claimed | each move of the task | the job |
 //! | `job/<job>/e/<task>/<n>` | an entry of the effect ledger | before and after the effect | the job |
 //! | `job/<job>/c/<task>` | a task's checkpoint | whenever the task says so | the job |
 //! | `job/<job>/p/<task>` | a task's progress | at most once a second | the job |
+//! | `job/<job>/h/<digest>` | the index of a shared resource that the job holds | with its record | the job |
 //! | `job/<job>/log/<n>` | a log entry | with the change it describes | the job |
 //! | `job/<job>/v/<digest>/<n>` | a chunk of a value too large for its record | before the record | the job |
 
@@ -27,8 +34,18 @@ pub const STATES: &str = "state/";
 pub const ACTIVE: &str = "active/";
 /// Prefix of all coordinator claims.
 pub const CLAIMS: &str = "claim/";
-/// Prefix of all exclusive names.
+/// Prefix of all exclusive names and all places in pools.
 pub const SLOTS: &str = "slot/";
+/// Prefix of all jobs that wait for places in pools.
+pub const QUEUES: &str = "queue/";
+/// Prefix of all shared resources.
+pub const SHARED: &str = "shared/";
+/// Prefix of the marks of all jobs that are being deleted.
+pub const GONE: &str = "gone/";
+/// When old jobs were last looked for.
+pub const RETENTION_LAST: &str = "retention/last";
+/// Whoever looks for old jobs.
+pub const RETENTION_CLAIM: &str = "retention/claim";
 
 /// What was submitted.
 #[must_use]
@@ -64,6 +81,62 @@ pub fn worker(worker: WorkerId) -> String {
 #[must_use]
 pub fn slot(name: &str) -> String {
     format!("{SLOTS}{name}")
+}
+
+/// Prefix of the places in a pool. Pools whose names begin alike lie below it too; see [`pool_of_slot`].
+#[must_use]
+pub fn pool_slots(pool: &str) -> String {
+    format!("{SLOTS}{pool}/")
+}
+
+/// A place in a pool.
+#[must_use]
+pub fn pool_slot(pool: &str, n: u32) -> String {
+    format!("{SLOTS}{pool}/{n:06}")
+}
+
+/// The pool and the number of a key below [`SLOTS`]; `None` for exclusive names.
+#[must_use]
+pub fn pool_of_slot(key: &str) -> Option<(&str, u32)> {
+    let (pool, n) = key.strip_prefix(SLOTS)?.rsplit_once('/')?;
+    (n.len() == 6).then(|| n.parse().ok().map(|n| (pool, n)))?
+}
+
+/// Prefix of the jobs that wait for a place in a pool, in their order.
+#[must_use]
+pub fn queue(pool: &str) -> String {
+    format!("{QUEUES}{pool}/")
+}
+
+/// A job that waits for a place in a pool: larger priorities first, then older jobs.
+#[must_use]
+pub fn queued(pool: &str, priority: i32, job: JobId) -> String {
+    let order = i64::from(i32::MAX) - i64::from(priority);
+    format!("{QUEUES}{pool}/{order:010}/{job}")
+}
+
+/// A shared resource.
+#[must_use]
+pub fn shared(key: &str) -> String {
+    format!("{SHARED}{key}")
+}
+
+/// Prefix of the index of the shared resources that a job holds.
+#[must_use]
+pub fn holds(job: JobId) -> String {
+    format!("job/{job}/h/")
+}
+
+/// The index entry of a shared resource that a job holds.
+#[must_use]
+pub fn hold(job: JobId, key: &str) -> String {
+    format!("job/{job}/h/{}", Digest::of(key.as_bytes()).hex())
+}
+
+/// The mark of a job that is being deleted.
+#[must_use]
+pub fn gone(job: JobId) -> String {
+    format!("{GONE}{job}")
 }
 
 /// Everything of a job but its record, state and marks.
@@ -173,5 +246,10 @@ mod tests {
         assert!(effect(id, TaskId::from_bits(1), 9) < effect(id, TaskId::from_bits(1), 10));
         assert_eq!(last_part(&status(id, TaskId::from_bits(5))), Some(TaskId::from_bits(5)));
         assert_eq!(last_part::<TaskId>("jobs/x"), None);
+        assert!(queued("p", 5, id) < queued("p", 0, JobId::from_bits(0)));
+        assert!(queued("p", i32::MAX, id) < queued("p", i32::MIN, id));
+        assert!(queued("p", 0, id) < queued("p", 0, JobId::from_bits(2)));
+        assert_eq!(pool_of_slot(&pool_slot("site/a", 7)), Some(("site/a", 7)));
+        assert_eq!((pool_of_slot(&slot("site/a")), pool_of_slot(&slot("a"))), (None, None));
     }
 }

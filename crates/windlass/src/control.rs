@@ -4,7 +4,7 @@
 //! (`unix:/path`). A request is one line of JSON and so is the answer; one request to a connection:
 //!
 //! ```text
-//! > {"command":"pause","for_ms":3600000,"job":"nightly","request_id":"…"}
+//! > {"command":"pause","until":"2026-11-21T03:00:00Z","job":"nightly","request_id":"…"}
 //! < {"done":{"job":"01…","status":{…}}}      or      < {"refused":{"code":"no_such_job","message":"…"}}
 //! ```
 //!
@@ -27,6 +27,7 @@ use windlass_api::SubmitRequest;
 use windlass_clock::{Clock, SharedClock, deadline};
 use windlass_engine::{Command, CommandReply, Engine, EngineError, view};
 use windlass_model::JobId;
+use windlass_model::effect::Leftover;
 use windlass_model::job::JobStatus;
 
 use crate::job_file;
@@ -45,35 +46,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Time for the holder to answer: it may be busy committing.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
-/// What is asked of a job.
+/// What is asked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "command", deny_unknown_fields)]
+#[serde(untagged)]
 pub(crate) enum Order {
-    /// Let nothing new start.
-    Pause {
-        /// Milliseconds after which it goes on by itself.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        for_ms: Option<u64>,
-    },
-    /// Go on.
-    Resume,
-    /// Give up.
-    Cancel {
-        /// Whether to undo what was done.
-        #[serde(default)]
-        undo: bool,
-    },
-    /// Undo what an ended job did.
-    Undo,
-    /// Make the outcome permanent.
-    Confirm {
-        /// Leave what could not be undone as it is.
-        #[serde(default)]
-        leave: bool,
-    },
-    /// Run again what did not succeed.
-    Retry,
-    /// Take a new job.
+    /// A command to a job.
+    Job(Command),
+    /// To take a new job.
     Submit {
         /// The job.
         submission: Box<SubmitRequest>,
@@ -81,34 +60,27 @@ pub(crate) enum Order {
 }
 
 impl Order {
-    /// The engine's command, from now on.
-    fn command(&self, clock: &dyn Clock) -> Option<Command> {
-        Some(match *self {
-            Self::Pause { for_ms } => {
-                // A pause beyond the end of time has no end.
-                let after = |ms| clock.wall().checked_add(Duration::from_millis(ms)).ok();
-                Command::Pause { until: for_ms.and_then(after) }
-            }
-            Self::Resume => Command::Resume,
-            Self::Cancel { undo } => Command::Cancel { undo },
-            Self::Undo => Command::Undo,
-            Self::Confirm { leave: false } => Command::Confirm,
-            Self::Confirm { leave: true } => Command::IgnoreLeftovers,
-            Self::Retry => Command::Retry,
-            Self::Submit { .. } => return None,
-        })
-    }
-
     /// The command's name.
     pub(crate) const fn name(&self) -> &'static str {
         match self {
-            Self::Pause { .. } => "pause",
-            Self::Resume => "resume",
-            Self::Cancel { .. } => "cancel",
-            Self::Undo => "undo",
-            Self::Confirm { .. } => "confirm",
-            Self::Retry => "retry",
+            Self::Job(command) => command.name(),
             Self::Submit { .. } => "submit",
+        }
+    }
+
+    /// Whether it sets tasks going.
+    pub(crate) const fn sets_going(&self) -> bool {
+        match self {
+            Self::Job(command) => matches!(
+                command,
+                Command::Resume
+                    | Command::Retry { .. }
+                    | Command::Undo
+                    | Command::Confirm
+                    | Command::Cancel { .. }
+                    | Command::Approve { .. }
+            ),
+            Self::Submit { .. } => true,
         }
     }
 }
@@ -135,6 +107,9 @@ pub(crate) enum Answer {
         job: JobId,
         /// How it now is.
         status: Box<JobStatus>,
+        /// Set when the job is gone: what it has left outside.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deleted: Option<Vec<Leftover>>,
     },
     /// Nothing changed.
     Refused {
@@ -145,15 +120,26 @@ pub(crate) enum Answer {
     },
 }
 
+/// An order that was carried out.
+#[derive(Clone, Debug)]
+pub(crate) struct Done {
+    /// The job.
+    pub(crate) job: JobId,
+    /// How it now is, or was last.
+    pub(crate) status: JobStatus,
+    /// Set when the job is gone: what it has left outside.
+    pub(crate) deleted: Option<Vec<Leftover>>,
+}
+
 impl Answer {
     fn refused(code: &str, message: impl Into<String>) -> Self {
         Self::Refused { code: code.to_owned(), message: message.into() }
     }
 
     /// The status, or the refusal as an error.
-    pub(crate) fn into_status(self) -> anyhow::Result<(JobId, JobStatus)> {
+    pub(crate) fn into_done(self) -> anyhow::Result<Done> {
         match self {
-            Self::Done { job, status } => Ok((job, *status)),
+            Self::Done { job, status, deleted } => Ok(Done { job, status: *status, deleted }),
             Self::Refused { code, message } => Err(match code.as_str() {
                 "no_such_job" => Problem::usage(message).hint("`windlass jobs` lists what there is").into(),
                 "ambiguous" | "refused" => Problem::usage(message).into(),
@@ -164,28 +150,28 @@ impl Answer {
 }
 
 /// Gives an order to a job of `engine`.
-pub(crate) async fn obey(engine: &Engine, clock: &dyn Clock, request: Request) -> Answer {
+pub(crate) async fn obey(engine: &Engine, request: Request) -> Answer {
+    let what = request.order.name();
     let result = async {
-        let Some(command) = request.order.command(clock) else {
-            let Order::Submit { submission } = &request.order else {
-                return Err(EngineError::NoSuchJob(request.job.clone()));
-            };
-            let job = engine.submit(job_file::request_of(submission)).await?;
-            let status = view::status(&**engine.store(), job).await?;
-            return Ok((job, CommandReply::Done(Box::new(status))));
+        let command = match request.order {
+            Order::Job(command) => command,
+            Order::Submit { submission } => {
+                let job = engine.submit(job_file::request_of(&submission)).await?;
+                let status = view::status(&**engine.store(), job).await?;
+                return Ok((job, CommandReply::Done(Box::new(status))));
+            }
         };
         let job = view::find(&**engine.store(), &request.job).await?;
         let reply = engine.command(job, command, Some(request.request_id.clone())).await?;
         Ok::<_, EngineError>((job, reply))
     };
     match result.await {
-        Ok((job, CommandReply::Done(status))) => Answer::Done { job, status },
-        Ok((_, CommandReply::Refused(why))) => {
-            Answer::refused("refused", format!("{} {}: {why}", request.order.name(), request.job))
-        }
+        Ok((job, CommandReply::Done(status))) => Answer::Done { job, status, deleted: None },
+        Ok((job, CommandReply::Deleted { status, leftovers })) => Answer::Done { job, status, deleted: Some(leftovers) },
+        Ok((_, CommandReply::Refused(why))) => Answer::refused("refused", format!("{what} {}: {why}", request.job)),
         Err(error @ EngineError::NoSuchJob(_)) => Answer::refused("no_such_job", error.to_string()),
         Err(error @ EngineError::Ambiguous { .. }) => Answer::refused("ambiguous", error.to_string()),
-        Err(error) => Answer::refused("failed", format!("{} {}: {error}", request.order.name(), request.job)),
+        Err(error) => Answer::refused("failed", format!("{what} {}: {error}", request.job)),
     }
 }
 
@@ -337,7 +323,7 @@ mod tests {
         let mode = std::fs::metadata(dir.path().join(SOCKET)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let request =
-            Request { order: Order::Pause { for_ms: Some(5) }, job: "nightly".into(), request_id: "1".into() };
+            Request { order: Order::Job(Command::Resume), job: "nightly".into(), request_id: "1".into() };
         let clock = SystemClock::real();
         let asked = async {
             let (got, reply) = control.requests.recv().await.unwrap();

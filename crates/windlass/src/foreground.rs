@@ -6,7 +6,7 @@ use windlass_model::job::{JobState, JobStatus, PauseReason};
 use windlass_model::{Failure, JobId};
 
 use crate::app::App;
-use crate::control::{self, Answer, Control, Order};
+use crate::control::{self, Answer, Control};
 use crate::interrupt::Interrupt;
 use crate::problem::Problem;
 use crate::progress::Display;
@@ -90,9 +90,9 @@ impl<'a> Foreground<'a> {
                     let Some((request, reply)) = incoming else { continue };
                     let order = request.order.clone();
                     self.app.output.note(format!("another process asked: {} {}", order.name(), request.job));
-                    let answer = control::obey(engine, &*self.app.setting.clock, request).await;
-                    if let Answer::Done { job: other, .. } = &answer
-                        && matches!(order, Order::Resume | Order::Retry | Order::Undo | Order::Cancel { .. } | Order::Submit { .. })
+                    let answer = control::obey(engine, request).await;
+                    if let Answer::Done { job: other, deleted: None, .. } = &answer
+                        && order.sets_going()
                         && !self.others.contains(other)
                     {
                         self.others.push(*other);

@@ -192,6 +192,10 @@ impl Coordinator {
             Some(checkpoint) => Some(values::fetch(&*self.shared.store, self.image.id(), &checkpoint.value).await?),
             None => None,
         };
+        let input = match &task.status.input {
+            Some(replaced) => values::fetch(&*self.shared.store, self.image.id(), replaced).await?,
+            None => spec.input.clone(),
+        };
         let cancel = CancellationToken::new();
         let mut context = TaskContext {
             job: self.image.id(),
@@ -200,7 +204,7 @@ impl Coordinator {
             epoch: claim.epoch,
             attempt: task.status.failures,
             recovering: task.status.recover,
-            input: spec.input.clone(),
+            input,
             checkpoint,
             effects: task.effects.values().cloned().collect(),
             undo,

@@ -4,15 +4,17 @@
 //! [`Batch`] at the same time; the coordinator commits the batch and only then lets anybody see or act on it.
 //! When a commit fails for good the image is thrown away and loaded afresh.
 
+mod again;
+
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use windlass_model::effect::{Effect, EffectEvent, EffectState};
-use windlass_model::job::{JobEvent, JobResult, JobState, JobStatus};
+use windlass_model::job::{Closing, JobEvent, JobResult, JobState, JobStatus};
 use windlass_model::log::{Level, LogEntry};
 use windlass_model::plan::{Need, TaskSpec};
 use windlass_model::progress::Progress;
@@ -39,6 +41,8 @@ pub(crate) struct Batch {
 /// Changes per batch after which it is committed before more are added. Below the store's limit by the most
 /// that one step adds.
 const BATCH_OPS: usize = 80;
+/// From here on the ledger counts effects that were made with an input which the task has no more.
+const ASIDE: u32 = 900_000;
 /// Bytes per batch, likewise.
 const BATCH_BYTES: usize = 256 * 1024;
 
@@ -83,6 +87,17 @@ pub(crate) struct Task {
     pub(crate) effects: BTreeMap<u32, Effect>,
     pub(crate) checkpoint: Option<Checkpoint>,
     pub(crate) progress: Progress,
+}
+
+impl Task {
+    /// Whether it asks a person who has not answered yet.
+    pub(crate) fn awaits_approval(&self) -> bool {
+        self.spec.needs_approval.is_some() && self.status.approval.is_none()
+    }
+
+    fn has_to_be_delayed(&self) -> bool {
+        self.spec.delay_ms.is_some() && self.status.delayed_until.is_none()
+    }
 }
 
 /// How far a task had got, and the attempt that said so.
@@ -153,6 +168,10 @@ pub(crate) struct JobImage {
     to_tell: VecDeque<TaskId>,
     /// Waiting tasks to cancel, while cancelling.
     to_cancel: Vec<TaskId>,
+    /// Tasks whose dependencies have ended and whose delay has not begun.
+    to_delay: Vec<TaskId>,
+    /// Tasks whose success has brought others.
+    adders: HashSet<TaskId>,
     pub(crate) counts: Counts,
     /// Work of ended tasks, and of all tasks.
     done_work: Progress,
@@ -173,6 +192,8 @@ impl JobImage {
             running: BTreeSet::new(),
             to_tell: VecDeque::new(),
             to_cancel: Vec::new(),
+            to_delay: Vec::new(),
+            adders: HashSet::new(),
             counts: Counts::default(),
             done_work: Progress::default(),
             total_work: Progress { total_items: Some(0), total_bytes: Some(0), ..Progress::default() },
@@ -243,6 +264,11 @@ impl JobImage {
     fn index(&mut self, id: TaskId) {
         let Some(task) = self.tasks.get(&id) else { return };
         match &task.status.state {
+            TaskState::Waiting { .. } if task.open == 0 && task.has_to_be_delayed() && !self.record.preview => {
+                self.to_delay.push(id);
+            }
+            // A person's answer puts it here again.
+            TaskState::Waiting { .. } if task.awaits_approval() => {}
             TaskState::Waiting { not_before } if task.open == 0 => match not_before {
                 Some(at) => {
                     self.backoff.insert((*at, id));
@@ -355,7 +381,26 @@ impl JobImage {
                 self.move_task(batch, id, TaskEvent::Cancelled, at)?;
             }
         }
+        while let Some(id) = self.to_delay.last().copied() {
+            if batch.is_full() {
+                return Ok(true);
+            }
+            self.to_delay.pop();
+            self.delay(batch, id, at)?;
+        }
         Ok(!self.to_tell.is_empty())
+    }
+
+    /// Writes down the moment until which a task waits, once.
+    fn delay(&mut self, batch: &mut Batch, id: TaskId, at: Timestamp) -> Result<(), EngineError> {
+        let task = &self.tasks[&id];
+        if !matches!(task.status.state, TaskState::Waiting { .. }) || task.open > 0 || !task.has_to_be_delayed() {
+            return Ok(());
+        }
+        let ms = i64::try_from(task.spec.delay_ms.unwrap_or(0)).unwrap_or(i64::MAX);
+        let until = Timestamp::from_millisecond(at.as_millisecond().saturating_add(ms)).unwrap_or(Timestamp::MAX);
+        self.log(batch, at, Level::Info, "task.delayed", Some(id), |name| format!("{name} waits until {until}"));
+        self.move_task(batch, id, TaskEvent::Delayed(until), at)
     }
 
     fn tell(
@@ -425,6 +470,7 @@ impl JobImage {
         self.ready.clear();
         self.backoff.clear();
         self.to_tell.clear();
+        self.to_delay.clear();
         let mut ids: Vec<TaskId> = self.tasks.keys().copied().collect();
         ids.sort_unstable();
         for id in &ids {
@@ -450,15 +496,21 @@ impl JobImage {
         Some(format!("{} of {} ({} {})", left.n, task.spec.name(), left.action, left.target))
     }
 
-    /// Whether no effect of the job may exist outside any more.
+    /// Whether nothing may exist outside any more of what was to be undone: of everything, or, for a confirm, of
+    /// the tasks that this generation undoes.
     pub(crate) fn undo_is_complete(&self) -> bool {
-        !self.tasks.values().flat_map(|task| task.effects.values()).any(Effect::may_exist)
+        let (job, generation) = (self.id(), self.status.generation);
+        let all = self.status.closing != Some(Closing::Confirm);
+        let undone = |id: &TaskId| all || self.tasks.contains_key(&id.undo(job, generation));
+        let mut left = self.tasks.iter().filter(|(_, task)| task.effects.values().any(Effect::may_exist));
+        !left.any(|(id, _)| undone(id))
     }
 
-    /// Tasks that undo what may exist outside, each after the undo of whatever was built upon it.
-    pub(crate) fn undo_tasks(&self, generation: u32) -> Vec<TaskSpec> {
+    /// Tasks that undo what may exist outside, except for what the tasks in `keep` made; each after the undo of
+    /// whatever was built upon it.
+    pub(crate) fn undo_tasks(&self, generation: u32, keep: &HashSet<TaskId>) -> Vec<TaskSpec> {
         let job = self.id();
-        let has_effects = |id: &TaskId| self.tasks[id].effects.values().any(Effect::may_exist);
+        let has_effects = |id: &TaskId| !keep.contains(id) && self.tasks[id].effects.values().any(Effect::may_exist);
         let mut ids: Vec<TaskId> = self.tasks.keys().copied().filter(|id| has_effects(id)).collect();
         ids.sort_unstable();
         ids.iter()
@@ -470,8 +522,9 @@ impl JobImage {
                 undo.policy.clone_from(&task.spec.policy);
                 undo.size = task.spec.size;
                 undo.undoes = Some(*id);
+                undo.pools.clone_from(&task.spec.pools);
                 // The nearest tasks downstream that have something to undo.
-                let mut seen = std::collections::HashSet::new();
+                let mut seen = HashSet::new();
                 let mut look = task.dependants.clone();
                 while let Some(next) = look.pop() {
                     if !seen.insert(next) || !self.tasks.contains_key(&next) {
@@ -529,6 +582,11 @@ impl JobImage {
     /// Moves the job through its state machine, into the batch.
     pub(crate) fn move_job(&mut self, batch: &mut Batch, event: JobEvent, at: Timestamp) -> Result<(), EngineError> {
         let label = event.name();
+        let moved = match &event {
+            JobEvent::UndoAt(moment) => Some(format!("the job is undone by itself at {moment}")),
+            JobEvent::Extend { until } => Some(format!("the job stays as it is until {until}")),
+            _ => None,
+        };
         let failure = match &event {
             JobEvent::PlanFailed(failure) | JobEvent::DeadlinePassed(failure) => Some(failure.to_string()),
             _ => None,
@@ -541,11 +599,13 @@ impl JobImage {
         let result = self.status.result.map_or(String::new(), |result| format!(": {}", result.as_str()));
         let text = match (&failure, state) {
             (Some(failure), _) => failure.clone(),
+            (None, _) if moved.is_some() => moved.clone().unwrap_or_default(),
             (None, JobState::Completed) => format!("the job is completed{result}"),
             (None, _) => format!("the job is {} (was {})", state.as_str(), before.as_str()),
         };
         let level = if failure.is_some() { Level::Error } else { Level::Info };
-        self.log(batch, at, level, &format!("job.{}", state.as_str()), None, |_| text.clone());
+        let code = if moved.is_some() { label } else { state.as_str() };
+        self.log(batch, at, level, &format!("job.{code}"), None, |_| text.clone());
         self.cancel_waiting();
         Ok(())
     }
@@ -617,12 +677,22 @@ impl JobImage {
         let job = self.id();
         let Some(task) = self.tasks.get_mut(&id) else { return Vec::new() };
         batch.label("intend");
+        let other_input = task.status.input.is_some();
         effects
             .into_iter()
             .map(|effect| match task.effects.get(&effect.n) {
-                Some(known) if known.state != EffectState::Gone => known.state,
-                // New, or undone and now to be made again by a retry.
-                _ => {
+                Some(known) if known.may_exist() && !(other_input && known.parameters != effect.parameters) => {
+                    known.state
+                }
+                known => {
+                    // What it made with its former input is still to be undone, under another number.
+                    if let Some(known) = known.filter(|known| known.may_exist()).cloned() {
+                        let last = task.effects.last_key_value().map_or(0, |(n, _)| *n);
+                        let aside = Effect { n: last.max(ASIDE).saturating_add(1), ..known };
+                        batch.put(keys::effect(job, id, aside.n), encode(&aside));
+                        task.effects.insert(aside.n, aside);
+                    }
+                    // New, or undone and now to be made again by a retry.
                     batch.put(keys::effect(job, id, effect.n), encode(&effect));
                     task.effects.insert(effect.n, effect);
                     EffectState::Intended
@@ -670,6 +740,9 @@ impl JobImage {
         staged: bool,
         at: Timestamp,
     ) {
+        if let AddedBy::Task(task, _) = added_by {
+            self.adders.insert(task);
+        }
         if !staged {
             for spec in &specs {
                 let record = TaskRecord { spec: spec.clone(), added_by };

@@ -40,14 +40,19 @@ pub(crate) async fn load(store: &dyn Store, job: JobId) -> Result<Option<JobImag
         Ok(())
     })
     .await?;
+    let mut adders = Vec::new();
     for draft in drafts {
         if is_part_of_plan(&draft.added_by, &status, &statuses) {
+            if let AddedBy::Task(task, _) = draft.added_by {
+                adders.push(task);
+            }
             let task_status = statuses.get(&draft.spec.id).cloned().unwrap_or_else(|| TaskStatus::new(record.created));
             tasks.push((draft.spec, task_status));
         }
     }
     let mut image = JobImage::new(record, status, head);
     image.insert(tasks);
+    adders.into_iter().for_each(|task| image.note_adder(task));
     each(store, &keys::effects(job), |entry| {
         let effect: Effect = decode(entry)?;
         if let Some(task) = image.tasks.get_mut(&effect.task) {

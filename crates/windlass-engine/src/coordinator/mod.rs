@@ -12,10 +12,12 @@
 //! Cancel safety: the loop is never dropped in the middle except on purpose, by a session that is over or by a
 //! simulated crash; both load the job afresh afterwards.
 
+mod approvals;
 mod attempt;
 mod commands;
 pub(crate) mod image;
 pub(crate) mod load;
+pub(crate) mod removal;
 mod stage;
 
 pub(crate) use stage::plan_failure;
@@ -28,7 +30,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot, watch};
 use windlass_model::effect::{Effect, EffectEvent, EffectState};
-use windlass_model::job::{JobEvent, JobResult, JobState, JobStatus, PauseReason};
+use windlass_model::job::{Closing, JobEvent, JobResult, JobState, JobStatus, PauseReason};
 use windlass_model::log::Level;
 use windlass_model::plan::Plan;
 use windlass_model::policy::{Policy, Verdict};
@@ -52,6 +54,9 @@ use crate::values;
 pub(crate) const MESSAGES: usize = 1024;
 /// How often progress is written at most.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+/// How long after an undo that failed a job that undoes itself tries again, in milliseconds.
+const UNDO_AGAIN_MS: u64 = 5 * 60_000;
 
 /// What running tasks and people ask of a coordinator. A reply of `None` refuses: the claim is not held.
 pub(crate) enum Message {
@@ -100,7 +105,7 @@ pub(crate) struct Submission {
 
 /// Claims a job; `None` when somebody else holds it. A commit that was not confirmed is looked after: our own
 /// claim is told by the worker's name, which is never used twice.
-async fn claim(shared: &Shared, session: &Session, job: JobId) -> Result<Option<Revision>, EngineError> {
+pub(crate) async fn claim(shared: &Shared, session: &Session, job: JobId) -> Result<Option<Revision>, EngineError> {
     let key = keys::claim(job);
     let txn = Txn::new().when(Compare::Absent(key.clone())).put_leased(
         key.clone(),
@@ -147,6 +152,8 @@ pub(crate) struct Coordinator {
     /// Waiting for a place: set when something could be claimed but for that.
     wants_place: bool,
     shutting_down: bool,
+    /// The job's records are marked to be deleted: nothing may be written to them any more.
+    deleted: bool,
 }
 
 impl Coordinator {
@@ -186,6 +193,7 @@ impl Coordinator {
             progress_stored: Duration::ZERO,
             wants_place: false,
             shutting_down: false,
+            deleted: false,
         };
         let end = match coordinator.work().await {
             Ok(end) => end,
@@ -212,8 +220,14 @@ impl Coordinator {
 
     async fn take(shared: &Shared, session: &Session, job: JobId) -> Result<Option<(Revision, JobImage)>, EngineError> {
         let Some(claim) = claim(shared, session, job).await? else { return Ok(None) };
-        let image = load::load(&*shared.store, job).await?;
-        Ok(Some((claim, image.ok_or_else(|| EngineError::NoSuchJob(job.to_string()))?)))
+        match load::load(&*shared.store, job).await? {
+            Some(image) => Ok(Some((claim, image))),
+            // Deleted, perhaps not to the end.
+            None => {
+                removal::sweep(shared, job, claim).await?;
+                Ok(None)
+            }
+        }
     }
 
     fn now(&self) -> Timestamp {
@@ -236,6 +250,9 @@ impl Coordinator {
         // Whoever woke a job that was at rest has left a message.
         self.drain_inbox().await?;
         loop {
+            if self.deleted {
+                return self.end_deleted().await;
+            }
             let more = self.step()?;
             let rests = !more && self.comes_to_rest().await?;
             let began = self.flush(rests).await?;
@@ -311,18 +328,39 @@ impl Coordinator {
                 self.image.move_job(&mut self.batch, JobEvent::AllDone(verdict), now)?;
                 if self.image.status.undo_after_cancel {
                     // In one batch: a crash must not leave a cancelled job that was to be undone.
-                    self.begin_undo().await?;
+                    self.begin_undo(Closing::Undo).await?;
                     return Ok(!self.image.status.state.is_active());
                 }
-                Ok(true)
+                if let Some(ms) = self.image.record.undo_after_ms {
+                    self.image.move_job(&mut self.batch, JobEvent::UndoAt(commands::later(now, ms)), now)?;
+                }
+                Ok(self.image.status.undo_at.is_none())
             }
             JobState::Undoing if verdict.is_some() => {
                 let undone = self.image.undo_is_complete();
                 let event = if undone { JobEvent::Undone } else { JobEvent::UndoIncomplete };
                 self.image.move_job(&mut self.batch, event, now)?;
-                Ok(true)
+                // What undid itself tries again by itself.
+                if !undone
+                    && self.image.record.undo_after_ms.is_some()
+                    && self.image.status.closing == Some(Closing::Undo)
+                {
+                    self.image.move_job(&mut self.batch, JobEvent::UndoAt(commands::later(now, UNDO_AGAIN_MS)), now)?;
+                }
+                Ok(self.image.status.undo_at.is_none())
             }
-            JobState::Completed | JobState::UndoFailed | JobState::Finished => Ok(true),
+            JobState::Completed | JobState::UndoFailed => {
+                let Some(at) = self.image.status.undo_at else { return Ok(true) };
+                if at > now {
+                    return Ok(false);
+                }
+                if let Some(why) = self.begin_undo(Closing::Undo).await? {
+                    tracing::info!(job = %self.image.id(), why, "the job cannot be undone yet");
+                    self.image.move_job(&mut self.batch, JobEvent::UndoAt(commands::later(now, UNDO_AGAIN_MS)), now)?;
+                }
+                Ok(false)
+            }
+            JobState::Finished => Ok(true),
             JobState::Undoing | JobState::Pending => Ok(false),
         }
     }
@@ -416,9 +454,14 @@ impl Coordinator {
 
     /// Commits one transaction of drafts, which may be written any number of times.
     async fn commit_draft(&self, txn: Txn) -> Result<(), EngineError> {
+        self.commit_draft_as(txn, "stage").await
+    }
+
+    /// Commits a transaction that may be repeated.
+    async fn commit_draft_as(&self, txn: Txn, label: &'static str) -> Result<(), EngineError> {
         let mut wait = Duration::from_millis(50);
         loop {
-            match self.shared.commit(txn.clone(), "stage").await {
+            match self.shared.commit(txn.clone(), label).await {
                 Ok(Committed::At(_)) => return Ok(()),
                 Ok(Committed::Conflict(_)) => return Err(EngineError::ClaimLost),
                 Err(EngineError::Store(StoreError::Unavailable(_) | StoreError::Unknown(_)))
@@ -523,6 +566,7 @@ impl Coordinator {
         let wall = [
             self.image.wake(now),
             self.image.status.resume_at.filter(|_| self.image.status.state.is_active()),
+            self.image.status.undo_at,
             self.deadline(),
         ];
         let wall = wall.into_iter().flatten().min().map(|at| {

@@ -4,10 +4,10 @@
 //! for nothing until the one small change that activates them; a crash before it leaves drafts that the next
 //! attempt overwrites, because their ids are a function of what they are.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use futures::future::try_join_all;
-use windlass_model::job::{JobEvent, JobState};
+use windlass_model::job::{Closing, JobEvent, JobState};
 use windlass_model::log::Level;
 use windlass_model::plan::{Plan, PlanFault, TaskSpec};
 use windlass_model::{Failure, TaskId};
@@ -15,7 +15,6 @@ use windlass_store::{Compare, Txn, keys};
 
 use super::{Coordinator, End, Message};
 use crate::EngineError;
-use crate::command::CommandReply;
 use crate::kind::PlanContext;
 use crate::records::{AddedBy, TaskRecord, encode};
 
@@ -100,7 +99,7 @@ impl Coordinator {
                 if let Some(end) = self.await_names().await? {
                     return Ok(Some(end));
                 }
-                if self.image.status.state != JobState::Pending {
+                if self.image.status.state != JobState::Pending || self.deleted {
                     return Ok(None);
                 }
                 let generation = AddedBy::Generation(self.image.status.generation + 1);
@@ -156,7 +155,7 @@ impl Coordinator {
                 message = self.errand.inbox.recv() => match message {
                     Some(message @ Message::Command { .. }) => {
                         self.take_in(message).await?;
-                        if self.image.status.state != JobState::Pending {
+                        if self.image.status.state != JobState::Pending || self.deleted {
                             return Ok(None);
                         }
                         self.flush(false).await?;
@@ -257,18 +256,38 @@ impl Coordinator {
         }
     }
 
-    /// Begins to undo a job that has ended.
-    pub(super) async fn begin_undo(&mut self) -> Result<CommandReply, EngineError> {
+    /// Begins to undo a job that has ended: all of it, or what a confirm does not keep. Returns why it does not,
+    /// if it does not.
+    pub(super) async fn begin_undo(&mut self, closing: Closing) -> Result<Option<String>, EngineError> {
         if let Some((name, holder)) = self.held_name().await? {
-            return Ok(CommandReply::refused(format!("{name} is held by job {holder}; undo when that job has ended")));
+            return Ok(Some(format!("{name} is held by job {holder}; undo when that job has ended")));
         }
         let generation = self.image.status.generation + 1;
-        let tasks = self.image.undo_tasks(generation);
+        let (event, keep) = match closing {
+            Closing::Confirm => (JobEvent::Clear, self.kept_by_confirm().await?),
+            Closing::Undo | Closing::Ignore => (JobEvent::Undo, HashSet::new()),
+        };
+        let tasks = self.image.undo_tasks(generation, &keep);
         self.add_checked(tasks, AddedBy::Generation(generation)).await?;
         let now = self.now();
         self.take_names().await?;
-        self.image.move_job(&mut self.batch, JobEvent::Undo, now)?;
+        self.image.move_job(&mut self.batch, event, now)?;
         self.batch.put(keys::active(self.image.id()), bytes::Bytes::new());
-        Ok(CommandReply::Done(Box::new(self.image.status.clone())))
+        Ok(None)
+    }
+
+    /// The tasks whose effects a confirm keeps: those that the kind names, else all.
+    async fn kept_by_confirm(&self) -> Result<HashSet<TaskId>, EngineError> {
+        let all = || self.image.tasks.keys().copied().collect();
+        let record = &self.image.record;
+        let Some(kind) = self.shared.kinds.kind(&record.kind) else { return Ok(all()) };
+        let ends = crate::view::ends(&*self.shared.store, &self.image).await?;
+        Ok(kind.keep_on_confirm(&record.spec, &ends).map_or_else(all, |keep| keep.into_iter().collect()))
+    }
+
+    /// Whether a confirm has something to do besides saying so.
+    pub(super) async fn has_to_be_cleared(&self) -> Result<bool, EngineError> {
+        let keep = self.kept_by_confirm().await?;
+        Ok(!self.image.undo_tasks(self.image.status.generation + 1, &keep).is_empty())
     }
 }

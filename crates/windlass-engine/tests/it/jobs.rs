@@ -4,64 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use windlass_clock::{Seeded, SharedClock, SystemClock};
-use windlass_engine::{Command, CommandReply, Engine, EngineConfig, EngineError, JobRequest, Kinds, report, view};
-use windlass_model::JobId;
-use windlass_model::job::{JobResult, JobState, JobStatus};
-use windlass_sim::world::{Step, StepKind, StepSpec, Weather, World};
-use windlass_store::memory::MemoryStore;
+use windlass_clock::Seeded;
+use windlass_engine::{Command, CommandReply, Engine, EngineConfig, EngineError, JobRequest, report, view};
+use windlass_model::job::{JobResult, JobState};
+use windlass_sim::world::{Step, StepSpec, Weather};
 use windlass_store::{Store, read_all};
 
-struct Bench {
-    store: MemoryStore,
-    world: World,
-    clock: SharedClock,
-    seed: u64,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let clock: SharedClock = SystemClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
-        Self { store: MemoryStore::new(clock.clone()), world: World::new(clock.clone(), 1), clock, seed: 0 }
-    }
-
-    fn kinds(&self) -> Kinds {
-        Kinds::new().with(StepKind::new(self.world.clone()))
-    }
-
-    async fn engine(&mut self) -> Engine {
-        self.seed += 1;
-        let config = EngineConfig::new(
-            Arc::new(self.store.clone()),
-            self.clock.clone(),
-            Seeded::shared(self.seed),
-            self.kinds(),
-            std::env::temp_dir(),
-        );
-        Engine::open(config).await.unwrap()
-    }
-
-    async fn outcomes(&self, job: JobId) -> String {
-        let job = view::job(&self.store, &self.kinds(), job, self.clock.wall()).await.unwrap();
-        let task = |task: &view::TaskView| {
-            let outcome = task.status.outcome().map_or(task.status.state.name(), |outcome| outcome.name());
-            format!("{} {outcome}\n", task.name)
-        };
-        job.tasks.iter().map(task).collect()
-    }
-}
-
-fn request(steps: Vec<Step>) -> JobRequest {
-    let spec = StepSpec { steps, exclusive: None };
-    JobRequest { kind: "step".into(), name: "test".into(), spec: spec.to_json(), ..JobRequest::default() }
-}
-
-fn done(reply: CommandReply) -> JobStatus {
-    match reply {
-        CommandReply::Done(status) => *status,
-        CommandReply::Refused(why) => panic!("refused: {why}"),
-    }
-}
+use crate::bench::{Bench, done, request};
 
 #[tokio::test(start_paused = true)]
 async fn a_diamond_runs_in_order_and_references_carry_outputs() {
@@ -227,6 +176,8 @@ async fn bad_submissions_are_refused_whole() {
     assert!(matches!(engine.submit(unknown).await, Err(EngineError::UnknownKind { .. })));
     let invalid = JobRequest { spec: json!({"stepz": []}), ..request(vec![]) };
     assert!(matches!(engine.submit(invalid).await, Err(EngineError::InvalidSpec { .. })));
+    let huge = JobRequest { name: "x".repeat(200_000), ..request(vec![]) };
+    assert!(matches!(engine.submit(huge).await, Err(EngineError::ValueTooLarge { .. })));
     let circle = vec![Step::new("a", 0).requires("b"), Step::new("b", 0).requires("a")];
     let error = engine.submit(request(circle)).await.unwrap_err().to_string();
     assert!(error.contains("fault"), "{error}");
@@ -261,7 +212,7 @@ async fn retry_runs_only_what_had_not_succeeded() {
     let job = engine.submit(request(steps)).await.unwrap();
     assert_eq!(engine.wait(job).await.unwrap().result, Some(JobResult::Partial));
     bench.world.set_weather(Weather::default());
-    done(engine.command(job, Command::Retry, None).await.unwrap());
+    done(engine.command(job, Command::retry(), None).await.unwrap());
     assert_eq!(engine.wait(job).await.unwrap().result, Some(JobResult::Succeeded));
     let view = view::job(&bench.store, &bench.kinds(), job, bench.clock.wall()).await.unwrap();
     let epochs: Vec<u64> = view.tasks.iter().map(|task| task.status.epoch.0).collect();

@@ -2,5 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
+mod bench;
 mod embedded;
 mod jobs;
+mod steering;

@@ -55,7 +55,7 @@ async fn an_undo_killed_anywhere_leaves_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_retry_killed_anywhere_ends_as_if_never_killed() {
-    let matrix = matrix::make(|| case(Mistake::None, Some(Command::Retry)), 1).await;
+    let matrix = matrix::make(|| case(Mistake::None, Some(Command::retry())), 1).await;
     assert_same(&matrix);
 }
 

@@ -1,8 +1,9 @@
 //! `windlass cancel JOB`
 
+use windlass_engine::Command;
+
 use super::steer::{Stay, steer};
 use crate::app::App;
-use crate::control::Order;
 use crate::exit::Exit;
 
 /// Which job, and what of its effects.
@@ -16,5 +17,5 @@ pub(crate) struct Args {
 }
 
 pub(super) async fn run(app: &App, args: Args) -> anyhow::Result<Exit> {
-    steer(app, &args.job, Order::Cancel { undo: args.undo }, Stay::UntilRest).await
+    steer(app, &args.job, Command::Cancel { undo: args.undo }, Stay::UntilRest).await
 }

@@ -1,8 +1,9 @@
 //! `windlass confirm JOB`
 
+use windlass_engine::Command;
+
 use super::steer::{Stay, steer};
 use crate::app::App;
-use crate::control::Order;
 use crate::exit::Exit;
 
 /// Which job.
@@ -16,5 +17,6 @@ pub(crate) struct Args {
 }
 
 pub(super) async fn run(app: &App, args: Args) -> anyhow::Result<Exit> {
-    steer(app, &args.job, Order::Confirm { leave: args.leave_leftovers }, Stay::Briefly).await
+    let command = if args.leave_leftovers { Command::IgnoreLeftovers } else { Command::Confirm };
+    steer(app, &args.job, command, Stay::Briefly).await
 }

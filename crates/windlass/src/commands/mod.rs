@@ -1,10 +1,13 @@
 //! The commands, one file each.
 
 mod allow;
+mod approve;
 mod cancel;
 mod completions;
 mod confirm;
+mod delete;
 mod demo;
+mod extend;
 mod index;
 mod jobs;
 mod kinds;
@@ -67,6 +70,12 @@ pub(crate) enum Command {
     Cancel(cancel::Args),
     /// Undo what an ended job did, in the foreground
     Undo(undo::Args),
+    /// Say yes to the question of a task that waits for it
+    Approve(approve::Args),
+    /// Move the end of a pause, or the moment at which an ended job undoes itself, to later
+    Extend(extend::Args),
+    /// Remove every record of a job that is over; nothing outside is touched
+    Delete(delete::Args),
     /// Make the outcome of an ended job permanent
     Confirm(confirm::Args),
     /// Run the tasks of an ended job again that did not succeed, in the foreground
@@ -108,6 +117,9 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<Exit> {
         Command::Resume(args) => resume::run(app, args).await,
         Command::Cancel(args) => cancel::run(app, args).await,
         Command::Undo(args) => undo::run(app, args).await,
+        Command::Approve(args) => approve::run(app, args).await,
+        Command::Extend(args) => extend::run(app, &args).await,
+        Command::Delete(args) => delete::run(app, &args).await,
         Command::Confirm(args) => confirm::run(app, args).await,
         Command::Retry(args) => retry::run(app, args).await,
         Command::Kinds(args) => kinds::run(app, &args),

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use windlass_engine::Command;
+
 use super::steer::{Stay, steer};
 use crate::app::App;
-use crate::control::Order;
 use crate::exit::Exit;
 use crate::figures;
 
@@ -19,6 +20,7 @@ pub(crate) struct Args {
 }
 
 pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
-    let for_ms = args.length.map(|length| u64::try_from(length.as_millis()).unwrap_or(u64::MAX));
-    steer(app, &args.job, Order::Pause { for_ms }, Stay::Briefly).await
+    // A pause beyond the end of time has no end.
+    let until = args.length.and_then(|length| app.setting.clock.wall().checked_add(length).ok());
+    steer(app, &args.job, Command::Pause { until }, Stay::Briefly).await
 }

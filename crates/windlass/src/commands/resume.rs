@@ -1,8 +1,9 @@
 //! `windlass resume JOB`
 
+use windlass_engine::Command;
+
 use super::steer::{Stay, steer};
 use crate::app::App;
-use crate::control::Order;
 use crate::exit::Exit;
 
 /// Which job.
@@ -13,5 +14,5 @@ pub(crate) struct Args {
 }
 
 pub(super) async fn run(app: &App, args: Args) -> anyhow::Result<Exit> {
-    steer(app, &args.job, Order::Resume, Stay::UntilRest).await
+    steer(app, &args.job, Command::Resume, Stay::UntilRest).await
 }

@@ -69,7 +69,7 @@ async fn submit_or_resume(app: &App, engine: &Engine, request: JobRequest) -> an
         app.output.note(format!("going on with job {}, which was {}", summary.id, state.as_str()));
         if matches!(state, JobState::Paused | JobState::Pausing) {
             match engine.command(summary.id, Command::Resume, Some(app.setting.request_id())).await? {
-                CommandReply::Done(_) => {}
+                CommandReply::Done(_) | CommandReply::Deleted { .. } => {}
                 // Its pause has just ended by itself.
                 CommandReply::Refused(why) => tracing::debug!(%why, "the job needs no resuming"),
             }

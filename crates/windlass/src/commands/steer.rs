@@ -6,14 +6,14 @@ use std::time::Duration;
 use serde_json::json;
 use windlass_clock::deadline;
 use windlass_engine::records::decode;
-use windlass_engine::{EngineError, view};
+use windlass_engine::{Command, EngineError, view};
 use windlass_model::JobId;
 use windlass_model::job::{JobState, JobStatus};
 use windlass_store::{StoreError, keys};
 
 use super::run::{STOPPING, finish};
 use crate::app::App;
-use crate::control::{self, Order, Request};
+use crate::control::{self, Done, Order, Request};
 use crate::exit::Exit;
 use crate::interrupt::Interrupt;
 use crate::problem::Problem;
@@ -43,7 +43,8 @@ enum Whom {
 }
 
 /// Gives `order` to the job that `given` names.
-pub(super) async fn steer(app: &App, given: &str, order: Order, stay: Stay) -> anyhow::Result<Exit> {
+pub(super) async fn steer(app: &App, given: &str, command: Command, stay: Stay) -> anyhow::Result<Exit> {
+    let order = Order::Job(command);
     let state = app.state()?;
     // Nothing may be made in a folder that holds no state.
     let job = view::find(&*state.read_for(&app.setting.clock, given).await?, given).await?;
@@ -59,8 +60,7 @@ pub(super) async fn steer(app: &App, given: &str, order: Order, stay: Stay) -> a
                 app.output.note(format!("process {pid} ({command}) holds the state and is asked"));
                 match control::ask(&address, &request, &*app.setting.clock).await {
                     Ok(answer) => {
-                        let (job, status) = answer.into_status()?;
-                        return told(app, job, &status, true);
+                        return told(app, &answer.into_done()?, true);
                     }
                     // It may have ended in between: then somebody else, or we, can do it.
                     Err(error) if state.holder()?.is_some_and(|holder| holder.pid == pid) => return Err(error),
@@ -82,10 +82,9 @@ pub(super) async fn steer(app: &App, given: &str, order: Order, stay: Stay) -> a
 /// Gives the order to whichever worker coordinates the job, through the store that all of them share.
 async fn through_the_store(app: &App, cluster: &State, request: Request) -> anyhow::Result<Exit> {
     let held = cluster.open(&app.setting, Part::client()).await?;
-    let answer = control::obey(&held.engine, &*app.setting.clock, request).await;
+    let answer = control::obey(&held.engine, request).await;
     held.close().await?;
-    let (job, status) = answer.into_status()?;
-    told(app, job, &status, true)
+    told(app, &answer.into_done()?, true)
 }
 
 async fn whom(app: &App, state: &StateFolder) -> anyhow::Result<Whom> {
@@ -108,27 +107,28 @@ async fn here(app: &App, held: Held, request: Request, stay: Stay) -> anyhow::Re
     let interrupt = Interrupt::listen(&app.output, STOPPING)?;
     let order = request.order.clone();
     let found = view::find(&**held.engine.store(), &request.job).await?;
-    if order == Order::Resume && goes_on_by_itself(&held, found).await? {
+    if order == Order::Job(Command::Resume) && goes_on_by_itself(&held, found).await? {
         return finish(app, held, interrupt, found).await;
     }
-    let answer = control::obey(&held.engine, &*app.setting.clock, request).await;
-    let (job, mut status) = match answer.into_status() {
+    let answer = control::obey(&held.engine, request).await;
+    let mut done = match answer.into_done() {
         Ok(done) => done,
         Err(refused) => {
             held.close().await?;
             return Err(refused);
         }
     };
+    let job = done.job;
     if stay == Stay::UntilRest {
         let exit = finish(app, held, interrupt, job).await?;
         // A job that was to be cancelled and is, is a success of the command.
-        return Ok(if matches!(order, Order::Cancel { .. }) && exit == Exit::Failed {
+        return Ok(if matches!(order, Order::Job(Command::Cancel { .. })) && exit == Exit::Failed {
             cancelled(app, job).await?
         } else {
             exit
         });
     }
-    if status.state == JobState::Pausing
+    if done.status.state == JobState::Pausing
         && let Some(mut snapshots) = held.engine.watch(job)
     {
         // What is watched may lag behind the answer and still show the job running.
@@ -139,11 +139,11 @@ async fn here(app: &App, held: Held, request: Request, stay: Stay) -> anyhow::Re
             () = interrupt.came() => return Ok(Exit::Interrupted),
         };
         if let Ok(Ok(snapshot)) = waited {
-            status = snapshot.status.clone();
+            done.status = snapshot.status.clone();
         }
     }
     held.close().await?;
-    told(app, job, &status, false)
+    told(app, &done, false)
 }
 
 /// Whether the job was only interrupted: opening the state was all that it waited for.
@@ -160,9 +160,19 @@ async fn cancelled(app: &App, job: JobId) -> anyhow::Result<Exit> {
     Ok(if job.status.state == JobState::UndoFailed { Exit::Failed } else { Exit::Done })
 }
 
-fn told(app: &App, job: JobId, status: &JobStatus, asked: bool) -> anyhow::Result<Exit> {
-    app.output.result(&json!({ "job": job, "status": status, "asked_holder": asked }), || {
-        format!("job {job} is {}\n", verdict::state(status))
+fn told(app: &App, done: &Done, asked: bool) -> anyhow::Result<Exit> {
+    let Done { job, status, deleted } = done;
+    let document = json!({ "job": job, "status": status, "asked_holder": asked, "deleted": deleted });
+    app.output.result(&document, || match deleted {
+        None => format!("job {job} is {}\n", verdict::state(status)),
+        Some(left) if left.is_empty() => format!("job {job} is removed; it has left nothing outside\n"),
+        Some(left) => {
+            let mut text = format!("job {job} is removed; it has left outside:\n");
+            for one in left {
+                text += &format!("  {one}\n");
+            }
+            text
+        }
     })?;
     Ok(Exit::Done)
 }

@@ -39,7 +39,7 @@ pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
             })?;
             let order = Order::Submit { submission: Box::new(file.submission) };
             let request = Request { order, job: name.clone(), request_id: app.setting.request_id() };
-            control::ask(&address, &request, &*app.setting.clock).await?.into_status()?.0
+            control::ask(&address, &request, &*app.setting.clock).await?.into_done()?.job
         }
         cluster @ State::Cluster(_) => {
             let held = cluster.open(&app.setting, Part::client()).await?;

@@ -150,7 +150,7 @@ pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
             incoming = control::incoming(&mut control) => {
                 let Some((request, reply)) = incoming else { continue };
                 // Whoever asked may have gone; it is done all the same.
-                let _ = reply.send(control::obey(&held.engine, &*app.setting.clock, request).await);
+                let _ = reply.send(control::obey(&held.engine, request).await);
             }
         }
     }

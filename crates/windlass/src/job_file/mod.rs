@@ -241,6 +241,7 @@ impl Check<'_> {
                 labels,
                 priority,
                 deadline,
+                undo_after: None,
             },
             places,
         })

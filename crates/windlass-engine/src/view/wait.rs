@@ -1,0 +1,90 @@
+//! What a job or a task waits for. Whatever has not ended has at least one reason, and each is one of these.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+/// What a job or a task waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "on", rename_all = "snake_case")]
+pub enum Wait {
+    /// A task that comes first.
+    Task {
+        /// Its type and resource.
+        task: String,
+        /// `waiting` or `running`.
+        state: &'static str,
+    },
+    /// A person's yes.
+    Approval {
+        /// To what.
+        question: String,
+    },
+    /// The end of its delay.
+    Delay {
+        /// When that is.
+        until: Timestamp,
+    },
+    /// The next attempt.
+    Backoff {
+        /// When that is.
+        until: Timestamp,
+        /// What the last one failed with.
+        after: String,
+    },
+    /// The end of a pause.
+    Pause {
+        /// When it ends by itself, if it does.
+        until: Option<Timestamp>,
+    },
+    /// A person, because a task cannot go on.
+    Attention {
+        /// What it failed with.
+        failure: String,
+    },
+    /// The moment at which it is undone by itself.
+    Undo {
+        /// When that is.
+        at: Timestamp,
+    },
+    /// An exclusive name that another job holds.
+    Name {
+        /// The name.
+        name: String,
+        /// The job.
+        holder: String,
+    },
+    /// The job as a whole.
+    Job {
+        /// What it is.
+        state: &'static str,
+    },
+    /// A free place on a worker.
+    Place,
+    /// A process that runs the job.
+    Process,
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Task { task, state } => write!(f, "{task} ({state})"),
+            Self::Approval { question } => write!(f, "a person's answer to: {question} (`windlass approve`)"),
+            Self::Delay { until } => write!(f, "the end of its delay at {until}"),
+            Self::Backoff { until, after } => write!(f, "the next attempt at {until} after: {after}"),
+            Self::Pause { until: Some(until) } => write!(f, "the end of the pause at {until}, or `windlass resume`"),
+            Self::Pause { until: None } => f.write_str("`windlass resume`: it was paused by a person"),
+            Self::Attention { failure } => write!(f, "a person: {failure}"),
+            Self::Undo { at } => {
+                write!(f, "nothing; it is undone by itself at {at} (`windlass extend`, `windlass confirm`)")
+            }
+            Self::Name { name, holder } => write!(f, "the name {name}, which job {holder} holds"),
+            Self::Job { state } => write!(f, "the job, which is {state}"),
+            Self::Place => f.write_str("a free place on the worker"),
+            Self::Process => {
+                f.write_str("a worker: no process runs this job at the moment (`windlass run` or `windlass resume`)")
+            }
+        }
+    }
+}
