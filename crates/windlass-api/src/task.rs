@@ -204,6 +204,8 @@ pub enum EffectState {
     Made,
     /// Undone, or found never to have happened.
     Gone,
+    /// It exists and is no longer this job's to undo: others hold it, or it was made permanent.
+    Kept,
 }
 
 /// A change to the outside.
@@ -243,6 +245,7 @@ impl From<windlass_model::effect::Effect> for Effect {
                 From::Intended => EffectState::Intended,
                 From::Made => EffectState::Made,
                 From::Gone => EffectState::Gone,
+                From::Kept => EffectState::Kept,
             },
             epoch: from.epoch.0,
             external_id: from.external_id,

@@ -102,12 +102,20 @@ fn reply_to(id: JobId, request: &CommandRequest, reply: CommandReply) -> Answer<
             resume_at: status.resume_at,
             leftovers: Vec::new(),
         }),
+        CommandReply::Deleted { status, leftovers } => Ok(CommandAnswer {
+            job: id,
+            command,
+            state: None,
+            result: status.result.map(Into::into),
+            resume_at: None,
+            leftovers: leftovers.iter().filter_map(|left| serde_json::to_value(left).ok()).collect(),
+        }),
         CommandReply::Refused(why) => Err(Refusal::conflict("refused", format!("{command} job {id}: {why}"))),
     }
 }
 
 /// The engine's command.
-fn command(request: &CommandRequest, now: Timestamp, _actor: &Actor) -> Answer<Command> {
+fn command(request: &CommandRequest, now: Timestamp, actor: &Actor) -> Answer<Command> {
     let invalid = |pointer: &str, why: String| {
         Refusal::invalid("invalid_command", format!("the command has a fault: {why}"), vec![Fault::new(pointer, why)])
     };
@@ -127,13 +135,16 @@ fn command(request: &CommandRequest, now: Timestamp, _actor: &Actor) -> Answer<C
         CommandRequest::Undo => Command::Undo,
         CommandRequest::Confirm => Command::Confirm,
         CommandRequest::IgnoreLeftovers => Command::IgnoreLeftovers,
-        CommandRequest::Retry { failed_only: true, from: None, inputs } if inputs.is_empty() => Command::Retry,
-        CommandRequest::Retry { .. }
-        | CommandRequest::Approve { .. }
-        | CommandRequest::Extend { .. }
-        | CommandRequest::Delete { .. } => {
-            return Err(invalid("/command", format!("this server's engine cannot {} so", request.name())));
+        CommandRequest::Retry { failed_only, from, inputs } => {
+            Command::Retry { failed_only: *failed_only && from.is_none(), from: from.clone(), inputs: inputs.clone() }
         }
+        CommandRequest::Approve { task, note } => {
+            Command::Approve { task: task.clone(), by: actor.name().to_owned(), note: note.clone() }
+        }
+        CommandRequest::Extend { by } => {
+            Command::Extend { by_ms: u64::try_from(length("/by", by)?.as_millis()).unwrap_or(u64::MAX) }
+        }
+        CommandRequest::Delete { force } => Command::Delete { force: *force },
     })
 }
 

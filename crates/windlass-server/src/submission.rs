@@ -81,9 +81,7 @@ pub(crate) fn check(request: SubmitRequest) -> Answer<JobRequest> {
         }
     };
     let deadline = length("/deadline", &request.deadline);
-    if request.undo_after.is_some() {
-        fault("/undo_after", "this server's engine does not undo jobs by itself".to_owned());
-    }
+    let undo_after = length("/undo_after", &request.undo_after);
     if request.schedule.is_some() {
         fault("/schedule", "schedules are not run by this version: remove `schedule`".to_owned());
     }
@@ -100,5 +98,6 @@ pub(crate) fn check(request: SubmitRequest) -> Answer<JobRequest> {
         labels: request.labels,
         priority: request.priority,
         deadline,
+        undo_after,
     })
 }

@@ -88,6 +88,7 @@ impl Mark {
             EffectState::Intended => Self::Pending,
             EffectState::Made => Self::Succeeded,
             EffectState::Gone => Self::Undoing,
+            EffectState::Kept => Self::Succeeded,
         }
     }
 
@@ -132,6 +133,7 @@ pub(crate) fn effect_chip(state: EffectState) -> Markup {
         EffectState::Intended => "intended",
         EffectState::Made => "made",
         EffectState::Gone => "gone",
+        EffectState::Kept => "kept",
     };
     Mark::of_effect(state).chip(word)
 }
