@@ -151,7 +151,7 @@ fn members(view: &AskView) -> Markup {
                 p .fine #pause-for-note { "Leave it empty to resume it yourself." }
             },
             "cancel" => div .field { label { input type="checkbox" name="undo" value="true"; " also undo what was done" } },
-            "retry" => div .field { label { input type="checkbox" name="failed_only" value="true"; " only those that failed" } },
+            "retry" => div .field { label { input type="checkbox" name="all" value="true" checked; " also those that were not tried because of them" } },
             "extend" => div .field {
                 label for="extend-by" { "More time" }
                 input #extend-by name="by" value="2h" required autocomplete="off" maxlength="20";

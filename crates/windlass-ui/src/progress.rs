@@ -55,14 +55,13 @@ pub(crate) fn rack(fraction: Option<f64>, counts: &Counts, words: &str) -> Marku
                 aria-valuenow=[fraction.map(|_| format!("{shown:.0}"))] aria-valuetext=(words) {
                 svg width="100%" height="22" aria-hidden="true" {
                     defs {
-                        pattern #teeth patternUnits="userSpaceOnUse" width="11" height="22" {
-                            path d="M0 22V7l11 -4v19z" .tooth {}
-                        }
-                        clipPath #done-part { rect width=(format!("{shown:.2}%")) height="22" {} }
+                        // The teeth of a rack: what a pawl drops behind, so that nothing slips back.
+                        pattern #teeth patternUnits="userSpaceOnUse" width="12" height="22" { path d="M0 0v8l12 -7v-1z" {} }
                     }
-                    rect .lane width="100%" height="22" rx="3" {}
-                    rect .undone width="100%" height="22" fill="url(#teeth)" {}
-                    g clip-path="url(#done-part)" { rect .fill width="100%" height="22" rx="3" {} rect .teeth width="100%" height="22" fill="url(#teeth)" {} }
+                    rect .lane y="1" width="100%" height="21" {}
+                    rect .fill y="1" width=(format!("{shown:.2}%")) height="21" {}
+                    rect width="100%" height="22" fill="url(#teeth)" {}
+                    svg .pawl x=(format!("{shown:.2}%")) width="1" height="22" { path d="M0 10L-17 1.5l3 -3.5 17 5.5z" {} }
                 }
             }
             svg .by-state width="100%" height="5" aria-hidden="true" {

@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn hostile_values_are_escaped_and_bounded() {
         let mut deep = json!("<script>");
-        for _ in 0..200 {
+        for _ in 0..12 {
             deep = json!({"<b>": deep, "list": vec!["y".repeat(5000); 500]});
         }
         let text = tree(&deep).into_string() + &json(&deep).into_string();

@@ -69,20 +69,9 @@ pub(crate) fn panel(view: &JobView) -> Markup {
             }
             @if !failed.is_empty() {
                 ul .failed-tasks {
-                    @for task in failed.iter().take(FAILURES) {
-                        li {
-                            p {
-                                (task_chip(task.state)) " " (task_link(view, task))
-                                @if task.failures > 1 { " after " (counted(task.failures.into(), "failed attempt")) }
-                            }
-                            @if let Some(failure) = &task.failure { (told(failure)) }
-                            @if task.state == TaskState::Waiting {
-                                @for reason in &task.waiting_on { p .fine { "It waits for " (shortened(reason, 300)) } }
-                            }
-                        }
-                    }
+                    @for tasks in by_failure(&failed).iter().take(FAILURES) { (failure(view, tasks)) }
                 }
-                @if failed.len() > FAILURES {
+                @if failed.len() > NAMED {
                     p { a href=(format!("/jobs/{}?tab=tasks&state=unsuccessful", job.id)) { "All tasks that did not succeed" } }
                 }
             }
@@ -109,6 +98,42 @@ pub(crate) fn panel(view: &JobView) -> Markup {
                         }
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Tasks with the same failure, most first: a store that is down fails everything that needs it with one sentence.
+fn by_failure<'a>(failed: &[&'a TaskSummary]) -> Vec<Vec<&'a TaskSummary>> {
+    let mut groups: Vec<Vec<&TaskSummary>> = Vec::new();
+    for task in failed {
+        match groups.iter_mut().find(|group| group[0].failure == task.failure && group[0].state == task.state) {
+            Some(group) => group.push(task),
+            None => groups.push(vec![task]),
+        }
+    }
+    groups.sort_by_key(|group| (group[0].state != TaskState::Failed, std::cmp::Reverse(group.len())));
+    groups
+}
+
+/// One failure and the tasks that have it.
+fn failure(view: &JobView, tasks: &[&TaskSummary]) -> Markup {
+    let first = tasks[0];
+    html! {
+        li {
+            p {
+                @if first.state == TaskState::Failed { (task_chip(first.state)) } @else { (Mark::Warned.chip("last attempt failed")) }
+                " "
+                @for (n, task) in tasks.iter().take(NAMED).enumerate() {
+                    @if n > 0 { ", " }
+                    (task_link(view, task))
+                }
+                @if tasks.len() > NAMED { " and " (counted((tasks.len() - NAMED) as u64, "other")) }
+                @if tasks.len() == 1 && first.failures > 1 { ", " (counted(first.failures.into(), "failed attempt")) }
+            }
+            @if let Some(failure) = &first.failure { (told(failure)) }
+            @if tasks.len() == 1 && first.state == TaskState::Waiting {
+                @for reason in first.waiting_on.iter().take(3) { p .fine { "It waits for " (shortened(reason, 300)) } }
             }
         }
     }
