@@ -18,7 +18,7 @@ const NEVER: i64 = -1;
 pub(crate) fn request(space: &Keyspace, txn: Txn) -> TxnRequest {
     TxnRequest {
         compare: txn.compares.iter().map(|compare| condition(space, compare)).collect(),
-        failure: txn.compares.iter().map(|compare| op(Request::RequestRange(look(space, compare)))).collect(),
+        failure: txn.compares.iter().map(|compare| op(Request::Range(look(space, compare)))).collect(),
         success: txn.ops.into_iter().map(|change| op(self::change(space, change))).collect(),
     }
 }
@@ -29,18 +29,13 @@ fn op(request: Request) -> RequestOp {
 
 fn change(space: &Keyspace, op: Op) -> Request {
     match op {
-        Op::Put { key, value, lease } => Request::RequestPut(PutRequest {
+        Op::Put { key, value, lease } => Request::Put(PutRequest {
             key: space.stored(&key),
             value,
             lease: lease.map_or(0, |lease| i64::try_from(lease.0).unwrap_or(i64::MAX)),
         }),
-        Op::Delete(key) => Request::RequestDeleteRange(delete(space, &key)),
+        Op::Delete(key) => Request::DeleteRange(DeleteRangeRequest { key: space.stored(&key) }),
     }
-}
-
-/// The request to delete one key.
-pub(crate) fn delete(space: &Keyspace, key: &str) -> DeleteRangeRequest {
-    DeleteRangeRequest { key: space.stored(key) }
 }
 
 fn condition(space: &Keyspace, compare: &Compare) -> wire::Compare {
@@ -96,7 +91,7 @@ pub(crate) fn answer(space: &Keyspace, answer: wire::TxnResponse) -> Result<Comm
 
 fn first(space: &Keyspace, response: ResponseOp) -> Result<Option<Entry>, StoreError> {
     match response.response {
-        Some(Response::ResponseRange(range)) => range.kvs.into_iter().next().map(|kv| space.entry(kv)).transpose(),
+        Some(Response::Range(range)) => range.kvs.into_iter().next().map(|kv| space.entry(kv)).transpose(),
         // Nothing was changed, whatever etcd says about it.
         _ => Err(StoreError::Unavailable("etcd answered a conflict with something other than reads".to_owned())),
     }

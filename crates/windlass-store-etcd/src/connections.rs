@@ -132,10 +132,19 @@ impl Connections {
         Q: Message + Clone + 'static,
         A: Answer,
     {
-        let until = self.clock.monotonic() + self.request_timeout;
         // A call that may be made again shall not spend all its time on one member that does not answer.
         let share = self.request_timeout / u32::try_from(self.members.len().min(3)).unwrap_or(1);
         let limit = if method.is_repeatable { share } else { self.request_timeout };
+        self.ask_within(method, request, limit).await
+    }
+
+    /// The same with so much time for each try.
+    pub(crate) async fn ask_within<Q, A>(&self, method: Method, request: &Q, limit: Duration) -> Result<A, Fault>
+    where
+        Q: Message + Clone + 'static,
+        A: Answer,
+    {
+        let until = self.clock.monotonic() + self.request_timeout.max(limit);
         let (mut tries, mut logins, mut connected) = (0, 0, false);
         loop {
             let index = *self.current.borrow();

@@ -64,8 +64,8 @@ use crate::keyspace::{Keyspace, revision};
 use crate::scan::Pages;
 use crate::watches::Watches;
 use crate::wire::{
-    Answer, DeleteRangeResponse, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
-    LeaseRevokeRequest, LeaseRevokeResponse, RangeRequest, RangeResponse, TxnResponse,
+    Answer, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseRevokeRequest,
+    LeaseRevokeResponse, RangeRequest, RangeResponse, TxnResponse,
 };
 
 /// The oldest etcd that knows what is asked of it: names and fragments of watches came with it.
@@ -196,12 +196,6 @@ impl Store for EtcdStore {
     async fn commit(&self, txn: Txn) -> Result<Committed, StoreError> {
         budget::check(&txn)?;
         let before = self.connections.seen();
-        if let ([], [Op::Delete(key)]) = (txn.compares.as_slice(), txn.ops.as_slice()) {
-            // Not as a transaction: etcd 3.4 refuses those when it is full, and deleting is the way out.
-            let request = commit::delete(&self.space, key);
-            let answer: Result<DeleteRangeResponse, Fault> = self.connections.ask(method::DELETE, &request).await;
-            return answer.map(|answer| Committed::At(revision(answer.revision()))).map_err(Fault::into_commit_error);
-        }
         let first_put = txn.ops.iter().find(|op| matches!(op, Op::Put { .. })).map(|op| op.key().to_owned());
         let request = commit::request(&self.space, txn);
         match self.connections.ask::<_, TxnResponse>(method::TXN, &request).await {

@@ -12,7 +12,7 @@ use crate::fault::{Fault, Kind};
 use crate::method;
 use crate::wire::alarm_request::AlarmAction;
 use crate::wire::{
-    AlarmRequest, AlarmResponse, AlarmType, CompactionRequest, CompactionResponse, DefragmentRequest,
+    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, CompactionRequest, CompactionResponse, DefragmentRequest,
     DefragmentResponse, StatusRequest, StatusResponse,
 };
 
@@ -20,8 +20,8 @@ use crate::wire::{
 const ROUND: Duration = Duration::from_secs(60);
 /// The share of the quota at which to tell somebody, in percent.
 pub const QUOTA_ALARM_PERCENT: u64 = 80;
-/// Defragmenting copies the whole database.
-const DEFRAGMENT_LIMIT: Duration = Duration::from_secs(600);
+/// Defragmenting copies the whole database, compacting goes through all of it.
+const MAINTENANCE_LIMIT: Duration = Duration::from_secs(600);
 
 /// What the members say about themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,12 +116,14 @@ pub(crate) async fn status(connections: &Connections, quota_bytes: u64) -> Resul
     if let Some(refusal) = refusal.filter(|_| is_silent) {
         return Err(refusal.into_error());
     }
-    let alarms = match alarms(connections, AlarmAction::Get).await {
-        Ok(alarms) => alarms,
+    let mut alarms: Vec<String> = match raised(connections).await {
+        Ok(raised) => raised.iter().map(|member| member.alarm().as_str_name().to_owned()).collect(),
         // Only administrators of etcd may ask; the members' own errors name an alarm too.
         Err(fault) if matches!(fault.kind, Kind::Denied | Kind::Login | Kind::Open | Kind::NoLeader) => Vec::new(),
         Err(fault) => return Err(fault.into_error()),
     };
+    alarms.sort_unstable();
+    alarms.dedup();
     Ok(EtcdStatus { members, quota_bytes: quota, alarms, revision: crate::keyspace::revision(connections.seen()) })
 }
 
@@ -138,19 +140,23 @@ fn health(answer: StatusResponse) -> MemberHealth {
     }
 }
 
-async fn alarms(connections: &Connections, action: AlarmAction) -> Result<Vec<String>, Fault> {
-    let alarm = if action == AlarmAction::Get { AlarmType::None } else { AlarmType::Nospace };
-    let request = AlarmRequest { action: i32::from(action), member_id: 0, alarm: i32::from(alarm) };
+/// The alarms that are raised, one for each member that raised it.
+async fn raised(connections: &Connections) -> Result<Vec<AlarmMember>, Fault> {
+    let request = AlarmRequest { action: i32::from(AlarmAction::Get), ..AlarmRequest::default() };
     let answer: AlarmResponse = connections.ask(method::ALARM, &request).await?;
-    let mut alarms: Vec<String> = answer.alarms.iter().map(|member| member.alarm().as_str_name().to_owned()).collect();
-    alarms.sort_unstable();
-    alarms.dedup();
-    Ok(alarms)
+    Ok(answer.alarms)
 }
 
-/// Takes back the alarm that etcd raised when its quota was reached.
+/// Takes back the alarms that members raised when their quota was reached.
 pub(crate) async fn disarm(connections: &Connections) -> Result<(), StoreError> {
-    alarms(connections, AlarmAction::Deactivate).await.map(drop).map_err(Fault::into_error)
+    for member in raised(connections).await.map_err(Fault::into_error)? {
+        if member.alarm() == AlarmType::Nospace {
+            let action = i32::from(AlarmAction::Deactivate);
+            let request = AlarmRequest { action, member_id: member.member_id, alarm: member.alarm };
+            let _done: AlarmResponse = connections.ask(method::ALARM, &request).await.map_err(Fault::into_error)?;
+        }
+    }
+    Ok(())
 }
 
 /// Gives the space of compacted history back to the file system, member by member: each stands still meanwhile.
@@ -158,20 +164,21 @@ pub(crate) async fn defragment(connections: &Connections) -> Result<(), StoreErr
     for member in connections.members() {
         let request = DefragmentRequest {};
         let _done: DefragmentResponse = connections
-            .ask_member(member, method::DEFRAGMENT, &request, DEFRAGMENT_LIMIT)
+            .ask_member(member, method::DEFRAGMENT, &request, MAINTENANCE_LIMIT)
             .await
             .map_err(Fault::into_error)?;
     }
     Ok(())
 }
 
-/// Drops all history before `revision`.
+/// Drops all history before `revision`, and answers when it is off the database.
 pub(crate) async fn compact(connections: &Connections, revision: i64) -> Result<(), StoreError> {
     if revision <= 0 {
         return Ok(());
     }
+    let request = CompactionRequest { revision, physical: true };
     let answer: Result<CompactionResponse, Fault> =
-        connections.ask(method::COMPACT, &CompactionRequest { revision }).await;
+        connections.ask_within(method::COMPACT, &request, MAINTENANCE_LIMIT).await;
     match answer {
         Ok(_) => Ok(()),
         // Somebody else was faster.

@@ -19,18 +19,13 @@ const fn read(path: &'static str, what: &'static str) -> Method {
     Method { path, what, is_repeatable: true, is_stream: false, needs_leader: true }
 }
 
-const fn change(path: &'static str, what: &'static str) -> Method {
-    Method { path, what, is_repeatable: false, is_stream: false, needs_leader: true }
-}
-
 /// Asks one member for itself.
 const fn local(path: &'static str, what: &'static str) -> Method {
     Method { path, what, is_repeatable: true, is_stream: false, needs_leader: false }
 }
 
 pub(crate) const RANGE: Method = read("/etcdserverpb.KV/Range", "read");
-pub(crate) const TXN: Method = change("/etcdserverpb.KV/Txn", "commit");
-pub(crate) const DELETE: Method = change("/etcdserverpb.KV/DeleteRange", "delete");
+pub(crate) const TXN: Method = Method { is_repeatable: false, ..read("/etcdserverpb.KV/Txn", "commit") };
 pub(crate) const COMPACT: Method = read("/etcdserverpb.KV/Compact", "compact");
 pub(crate) const WATCH: Method = Method { is_stream: true, ..read("/etcdserverpb.Watch/Watch", "watch") };
 // A lease that nobody knows of runs out by itself.

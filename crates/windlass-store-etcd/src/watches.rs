@@ -263,13 +263,13 @@ impl Stream {
             watch_id: self.last_wire,
             fragment: true,
         };
-        Some(WatchRequest { request_union: Some(RequestUnion::CreateRequest(request)) })
+        Some(WatchRequest { request_union: Some(RequestUnion::Create(request)) })
     }
 
     fn cancel(&mut self, wire: i64) -> Option<WatchRequest> {
         self.by_wire.remove(&wire)?;
         let request = WatchCancelRequest { watch_id: wire };
-        Some(WatchRequest { request_union: Some(RequestUnion::CancelRequest(request)) })
+        Some(WatchRequest { request_union: Some(RequestUnion::Cancel(request)) })
     }
 
     /// Hands the news to their watcher.

@@ -25,7 +25,7 @@ macro_rules! answers {
 }
 
 answers! {
-    RangeResponse, TxnResponse, DeleteRangeResponse, CompactionResponse, WatchResponse, LeaseGrantResponse,
+    RangeResponse, TxnResponse, CompactionResponse, WatchResponse, LeaseGrantResponse,
     LeaseRevokeResponse, LeaseKeepAliveResponse, AuthenticateResponse, StatusResponse, AlarmResponse,
     DefragmentResponse,
 }

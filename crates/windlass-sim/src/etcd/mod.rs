@@ -4,6 +4,7 @@
 
 mod certificates;
 mod member;
+mod recorder;
 
 use std::io;
 use std::net::TcpListener;
@@ -14,6 +15,7 @@ use windlass_clock::{SharedClock, SystemClock};
 
 pub use certificates::Certificates;
 use member::{Member, Place};
+pub use recorder::{RecordedTxn, TxnRecorder};
 
 /// How long a cluster may take to elect a leader.
 const START_LIMIT: Duration = Duration::from_secs(60);
