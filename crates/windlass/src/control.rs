@@ -167,7 +167,9 @@ pub(crate) async fn obey(engine: &Engine, request: Request) -> Answer {
     };
     match result.await {
         Ok((job, CommandReply::Done(status))) => Answer::Done { job, status, deleted: None },
-        Ok((job, CommandReply::Deleted { status, leftovers })) => Answer::Done { job, status, deleted: Some(leftovers) },
+        Ok((job, CommandReply::Deleted { status, leftovers })) => {
+            Answer::Done { job, status, deleted: Some(leftovers) }
+        }
         Ok((_, CommandReply::Refused(why))) => Answer::refused("refused", format!("{what} {}: {why}", request.job)),
         Err(error @ EngineError::NoSuchJob(_)) => Answer::refused("no_such_job", error.to_string()),
         Err(error @ EngineError::Ambiguous { .. }) => Answer::refused("ambiguous", error.to_string()),
@@ -322,8 +324,7 @@ mod tests {
         let address = control.address();
         let mode = std::fs::metadata(dir.path().join(SOCKET)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let request =
-            Request { order: Order::Job(Command::Resume), job: "nightly".into(), request_id: "1".into() };
+        let request = Request { order: Order::Job(Command::Resume), job: "nightly".into(), request_id: "1".into() };
         let clock = SystemClock::real();
         let asked = async {
             let (got, reply) = control.requests.recv().await.unwrap();

@@ -19,6 +19,7 @@ use crate::figures;
 use crate::interrupt::Interrupt;
 use crate::job_file::JobFile;
 use crate::problem::Problem;
+use crate::state::Part;
 
 /// Which job.
 #[derive(Debug, clap::Args)]
@@ -44,7 +45,7 @@ pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
 pub(super) async fn look(app: &App, request: JobRequest, places: Option<usize>) -> anyhow::Result<Preview> {
     let folder = tempfile::Builder::new().prefix("windlass-plan-").tempdir().context("make a folder for the plan")?;
     let store = Arc::new(MemoryStore::new(app.setting.clock.clone()));
-    let config = app.setting.engine_config(store, folder.path().to_owned(), places);
+    let config = app.setting.engine_config(store, folder.path().to_owned(), Part::worker(places));
     Ok(Engine::preview(config, request).await?)
 }
 

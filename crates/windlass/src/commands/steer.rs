@@ -169,7 +169,8 @@ fn told(app: &App, done: &Done, asked: bool) -> anyhow::Result<Exit> {
         Some(left) => {
             let mut text = format!("job {job} is removed; it has left outside:\n");
             for one in left {
-                text += &format!("  {one}\n");
+                text +=
+                    &format!("  {}: {} {}\n", one.task, one.action, one.external_id.as_ref().unwrap_or(&one.target));
             }
             text
         }

@@ -1,6 +1,5 @@
 //! `windlass token new`
 
-use anyhow::Context;
 use clap::ValueEnum;
 use jiff::Timestamp;
 use serde_json::json;
@@ -45,7 +44,8 @@ pub(super) fn new(app: &App, args: &New) -> anyhow::Result<Exit> {
     if args.name.is_empty() || args.name.contains(char::is_whitespace) || args.name.starts_with('#') {
         return Err(Problem::usage(format!("{:?} is no name for an access file: one word", args.name)).into());
     }
-    let token = token::generate().context("ask the operating system for randomness")?;
+    let token =
+        token::generate().map_err(|error| anyhow::anyhow!("ask the operating system for randomness: {error}"))?;
     let role = match args.role {
         Role::Viewer => "viewer",
         Role::Operator => "operator",

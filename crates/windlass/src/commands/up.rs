@@ -211,7 +211,7 @@ impl StoreGauges for Size {
 #[serde(deny_unknown_fields)]
 struct Webhook {
     name: String,
-    url: url::Url,
+    url: String,
     secret: SecretRef,
     #[serde(default)]
     events: Vec<String>,
@@ -229,16 +229,17 @@ fn read_webhooks(path: &std::path::Path) -> anyhow::Result<Vec<WebhookConfig>> {
     let text = std::fs::read_to_string(path).with_context(wrong)?;
     let value = crate::job_file::read_plain(&text).map_err(|why| anyhow::anyhow!(why)).with_context(wrong)?;
     let list: Vec<Webhook> = serde_json::from_value(value).with_context(wrong)?;
-    Ok(list
-        .into_iter()
-        .map(|hook| WebhookConfig {
-            name: hook.name,
-            url: hook.url,
-            secret: match hook.secret {
-                SecretRef::Env(name) => windlass_server::SecretRef::Env(name),
-                SecretRef::File(path) => windlass_server::SecretRef::File(path),
-            },
-            events: hook.events,
+    list.into_iter()
+        .map(|hook| {
+            Ok(WebhookConfig {
+                url: url::Url::parse(&hook.url).with_context(wrong)?,
+                name: hook.name,
+                secret: match hook.secret {
+                    SecretRef::Env(name) => windlass_server::SecretRef::Env(name),
+                    SecretRef::File(path) => windlass_server::SecretRef::File(path),
+                },
+                events: hook.events,
+            })
         })
-        .collect())
+        .collect()
 }

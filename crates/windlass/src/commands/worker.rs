@@ -67,7 +67,7 @@ pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
     }
     let interrupt = Interrupt::listen(&app.output, DRAINING)?;
     let held = state.open(&app.setting, args.part()).await?;
-    let worker = held.engine.worker();
+    let worker = held.engine.worker().map(|worker| worker.to_string()).unwrap_or_default();
     app.output.note(format!("worker {worker} takes up jobs of {state}"));
     interrupt.came().await;
     held.close().await?;

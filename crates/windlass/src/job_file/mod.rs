@@ -7,6 +7,7 @@
 //! priority: 10          # optional, larger goes first
 //! labels: {team: search}
 //! deadline: 6h          # given up this long after it was submitted
+//! undo_after: 1h        # a drill: undoes itself this long after it has ended
 //! limits: {places: 8}   # tasks that run at a time
 //! ```
 //!
@@ -40,7 +41,8 @@ const LONGEST_NAME: usize = 128;
 /// Most places that one process may be given.
 const MOST_PLACES: u64 = 1024;
 /// The fields of a job file.
-const FIELDS: [&str; 8] = ["kind", "name", "spec", "priority", "labels", "deadline", "limits", "schedule"];
+const FIELDS: [&str; 9] =
+    ["kind", "name", "spec", "priority", "labels", "deadline", "undo_after", "limits", "schedule"];
 
 /// A job file that is right.
 #[derive(Clone, Debug)]
@@ -100,6 +102,7 @@ pub(crate) fn request_of(submission: &SubmitRequest) -> JobRequest {
         labels: submission.labels.clone(),
         priority: submission.priority,
         deadline: submission.deadline.as_deref().and_then(|text| figures::parse_span(text).ok()),
+        undo_after: submission.undo_after.as_deref().and_then(|text| figures::parse_span(text).ok()),
     }
 }
 
@@ -229,7 +232,8 @@ impl Check<'_> {
             }
         }
         let (priority, labels) = (self.priority(members), self.labels(members));
-        let (deadline, places) = (self.deadline(members), self.places(members));
+        let (deadline, places) = (self.length(members, "deadline"), self.places(members));
+        let undo_after = self.length(members, "undo_after");
         // The fields are the same by design; what does not fit has a fault by now.
         let submission = serde_json::from_value(document.value.clone()).ok()?;
         Some(JobFile {
@@ -241,7 +245,7 @@ impl Check<'_> {
                 labels,
                 priority,
                 deadline,
-                undo_after: None,
+                undo_after,
             },
             places,
         })
@@ -309,16 +313,19 @@ impl Check<'_> {
         labels
     }
 
-    fn deadline(&mut self, members: &Map<String, Value>) -> Option<Duration> {
-        let value = members.get("deadline")?;
+    fn length(&mut self, members: &Map<String, Value>, field: &str) -> Option<Duration> {
+        let value = members.get(field)?;
         let parsed = match value.as_str() {
             Some(text) => figures::parse_span(text),
-            None => Err("`deadline` must be a length of time such as 6h or 1h30m".to_owned()),
+            None => Err(format!("`{field}` must be a length of time such as 6h or 1h30m")),
         };
+        let pointer = format!("/{field}");
         match parsed {
-            Ok(Duration::ZERO) => self.fault("/deadline", "a deadline of nothing leaves no time to run"),
-            Ok(deadline) => return Some(deadline),
-            Err(why) => self.fault("/deadline", why),
+            Ok(Duration::ZERO) if field == "deadline" => {
+                self.fault(&pointer, "a deadline of nothing leaves no time to run");
+            }
+            Ok(length) => return Some(length),
+            Err(why) => self.fault(&pointer, why),
         }
         None
     }
@@ -372,6 +379,10 @@ pub(crate) fn schema(kind: &str, spec: &Value) -> Value {
             "deadline": {
                 "type": "string", "examples": ["6h", "1h30m"],
                 "description": "Length of time after submission at which the job is given up.",
+            },
+            "undo_after": {
+                "type": "string", "examples": ["1h"],
+                "description": "Length of time after its end at which the job undoes itself: for drills.",
             },
             "limits": {
                 "type": "object", "additionalProperties": false,

@@ -212,7 +212,7 @@ impl HeldStore {
             Self::Folder(store) => Some((store.bytes(), None)),
             Self::Cluster(store) => {
                 let status = store.status().await.ok()?;
-                Some((status.db_size, Some(status.quota)))
+                Some((status.healthy().map(|member| member.db_bytes).max()?, Some(status.quota_bytes)))
             }
         }
     }
