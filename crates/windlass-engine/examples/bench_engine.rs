@@ -1,10 +1,14 @@
-//! Measures the engine on the embedded store with tasks that do nothing, and prints one JSON document.
+//! Measures the engine with tasks that do nothing, and prints one JSON document.
 //!
 //! `cargo run --release -p windlass-engine --example bench_engine -- MEASUREMENT FOLDER [ARGUMENT…]`
+//!
+//! The store is the embedded one under FOLDER, or, with `BENCH_STORE=etcd`, an etcd of one member that is started for
+//! the measurement with its data under FOLDER.
 //!
 //! | measurement | arguments | what |
 //! |---|---|---|
 //! | `floor` | milliseconds | bare SQLite and the disk: what the other figures are compared with |
+//! | `raw_etcd` | callers, milliseconds | bare transactions of etcd, of the size of a transition |
 //! | `tasks` | jobs, tasks of all jobs | tasks done per second |
 //! | `steps` | jobs | time of jobs of three tasks in a chain, one after another |
 //! | `jobs` | jobs, callers | such jobs per second with several callers |
@@ -30,8 +34,11 @@ use windlass_engine::{
 use windlass_model::Failure;
 use windlass_model::job::{JobResult, JobState};
 use windlass_model::plan::{Plan, TaskSpec};
+use windlass_sim::etcd::EtcdServer;
+use windlass_store::{Store, Txn};
 use windlass_store_embedded::probe::{Latency, RawStore, fdatasync_latency};
 use windlass_store_embedded::{EmbeddedStore, Options};
+use windlass_store_etcd::{EtcdConfig, EtcdStore};
 
 /// Tasks at a time.
 const PLACES: usize = 256;
@@ -150,6 +157,15 @@ struct Bench {
     clock: SharedClock,
     moments: Arc<Mutex<Moments>>,
     folder: PathBuf,
+    /// Killed when the measurement is over.
+    _etcd: Option<EtcdServer>,
+}
+
+/// An etcd for one measurement.
+async fn etcd(clock: &SharedClock) -> Result<(EtcdServer, Arc<EtcdStore>), Failed> {
+    let server = EtcdServer::start(1).await?;
+    let store = EtcdStore::connect(EtcdConfig::new(server.endpoints()), clock.clone()).await?;
+    Ok((server, Arc::new(store)))
 }
 
 impl Bench {
@@ -158,16 +174,21 @@ impl Bench {
     }
 
     async fn open_with(folder: &Path, clock: SharedClock, probe: SharedProbe) -> Result<Self, Failed> {
-        let store = EmbeddedStore::open(&folder.join("state"), Options::new(clock.clone()))?;
+        let (server, store): (_, Arc<dyn Store>) = if std::env::var("BENCH_STORE").is_ok_and(|name| name == "etcd") {
+            let (server, store) = etcd(&clock).await?;
+            (Some(server), store)
+        } else {
+            (None, Arc::new(EmbeddedStore::open(&folder.join("state"), Options::new(clock.clone()))?))
+        };
         let moments = Arc::<Mutex<Moments>>::default();
         let kinds = Kinds::new().with(Nothing { moments: moments.clone() });
         let work = folder.join("work");
         let config = EngineConfig {
             places: PLACES,
             probe,
-            ..EngineConfig::new(Arc::new(store), clock.clone(), Seeded::shared(1), kinds, work)
+            ..EngineConfig::new(store, clock.clone(), Seeded::shared(1), kinds, work)
         };
-        Ok(Self { engine: Engine::open(config).await?, clock, moments, folder: folder.to_owned() })
+        Ok(Self { engine: Engine::open(config).await?, clock, moments, folder: folder.to_owned(), _etcd: server })
     }
 
     fn request(spec: Value) -> JobRequest {
@@ -206,6 +227,7 @@ async fn main() -> Result<(), Failed> {
     let dir = tempfile::tempdir_in(folder)?;
     let mut result = match measurement.as_str() {
         "floor" => floor(dir.path(), Duration::from_millis(number(0, 700)))?,
+        "raw_etcd" => raw_etcd(number(0, 64), Duration::from_millis(number(1, 3000))).await?,
         "tasks" => tasks(dir.path(), number(0, 1), number(1, 50_000)).await?,
         "steps" => steps(dir.path(), number(0, 200)).await?,
         "jobs" => jobs(dir.path(), number(0, 2000), number(1, 64)).await?,
@@ -229,6 +251,37 @@ fn floor(dir: &Path, turn: Duration) -> Result<Value, Failed> {
         rates.insert(batch.to_string(), json!(raw.run(batch, turn)?.per_second));
     }
     Ok(json!({ "fdatasync": sync, "raw_per_second": rates }))
+}
+
+/// Transactions of etcd that compare one key, put three and delete one, with values of 300 bytes.
+async fn raw_etcd(callers: u64, time: Duration) -> Result<Value, Failed> {
+    let clock = SystemClock::real();
+    let (_server, store) = etcd(&clock).await?;
+    let value = vec![7_u8; 300];
+    let began = clock.monotonic();
+    let caller = async |caller: u64| {
+        let mut times = Vec::new();
+        let mut number = 0_u64;
+        while clock.monotonic().saturating_sub(began) < time {
+            let task = format!("task/{caller}/{}", number % 1000);
+            let txn = Txn::new()
+                .when(windlass_store::Compare::Absent("claim".into()))
+                .put(task, value.clone())
+                .put(format!("ready/{caller}/{number}"), "")
+                .put(format!("event/{caller}/{number}"), value[..120].to_vec())
+                .delete(format!("ready/{caller}/{}", number.saturating_sub(1)));
+            let sent = clock.monotonic();
+            store.commit(txn).await?;
+            times.push(clock.monotonic().saturating_sub(sent));
+            number += 1;
+        }
+        Ok::<_, Failed>(times)
+    };
+    let times = futures::future::try_join_all((0..callers.max(1)).map(caller)).await?;
+    let seconds = clock.monotonic().saturating_sub(began).as_secs_f64();
+    let times: Vec<Duration> = times.into_iter().flatten().collect();
+    let per_second = times.len() as f64 / seconds;
+    Ok(json!({ "callers": callers, "per_second": per_second, "commit": Latency::of(times) }))
 }
 
 /// Tasks side by side, in one or several jobs at once.

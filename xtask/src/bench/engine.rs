@@ -62,7 +62,7 @@ pub(super) fn run(folder: Option<&Path>, check: bool, with_peers: bool) -> Resul
         "bench_engine",
     ]))?;
     let folder = folder.map_or_else(|| run::target_dir().join("bench/states"), PathBuf::from);
-    let bench = Bench { program: run::target_dir().join("release/examples/bench_engine"), folder };
+    let bench = Bench { program: run::target_dir().join("release/examples/bench_engine"), folder, etcd: None };
     let mut rounds = Vec::new();
     let mut before = bench.measure("floor", &[])?;
     for _ in 0..ROUNDS {
@@ -75,18 +75,28 @@ pub(super) fn run(folder: Option<&Path>, check: bool, with_peers: bool) -> Resul
     }
     let steps = bench.measure("steps", &[&JOBS.to_string()])?;
     let jobs = bench.measure("jobs", &[&(JOBS * 10).to_string(), &CALLERS.to_string()])?;
+    let shared = on_etcd(&bench)?;
     let others = if with_peers { peers::measure(&bench.folder, JOBS, CALLERS) } else { Vec::new() };
     let dispatch = bench.measure("dispatch", &["1000"])?;
     let accept = bench.measure("accept", &["100000"])?;
     let idle = bench.measure("idle", &["20"])?;
-    let figures = figures(&rounds, &steps, &dispatch, &accept, &idle)?;
+    let mut figures = figures(&rounds, &steps, &dispatch, &accept, &idle)?;
+    let large = bench.measure("tasks", &["1", "100000"])?;
+    figures.push(seconds("job of 100 000 tasks, end to end", &large)?);
+    figures.push(Figure {
+        what: "steps/s of jobs of three, 64 callers",
+        value: number(&jobs, "/steps_per_second")?,
+        shown: format!("{:.0}", number(&jobs, "/steps_per_second")?),
+        target: Some(Target::AtLeast(5000.0)),
+    });
+    figures.extend(etcd_figures(&shared)?);
     table::print(&["figure", "measured", "target", ""], &figures.iter().map(Figure::row).collect::<Vec<_>>());
     compare(&steps, &jobs, &others)?;
     let missed: Vec<&str> = figures.iter().filter(|figure| figure.is_met() == Some(false)).map(|f| f.what).collect();
     keep(
         "engine",
         json!({
-            "rounds": rounds, "steps": steps, "jobs": jobs, "dispatch": dispatch, "accept": accept, "idle": idle,
+            "rounds": rounds, "steps": steps, "jobs": jobs, "large": large, "etcd": shared, "dispatch": dispatch, "accept": accept, "idle": idle,
             "figures": figures.iter().map(|f| (f.what.to_owned(), json!(f.value))).collect::<serde_json::Map<_, _>>(),
             "peers": others.iter().map(|peer| (peer.name.to_owned(), peer.figures.clone())).collect::<serde_json::Map<_, _>>(),
             "missed": missed,
@@ -96,6 +106,56 @@ pub(super) fn run(folder: Option<&Path>, check: bool, with_peers: bool) -> Resul
         bail!("missed: {}", missed.join(", "));
     }
     Ok(())
+}
+
+/// The same measurements on an etcd of one member on this machine, beside its bare transactions.
+fn on_etcd(bench: &Bench) -> Result<Value> {
+    let etcd = Bench { etcd: Some(crate::etcd::program()?), ..bench.clone() };
+    let before = etcd.measure("raw_etcd", &["64", "3000"])?;
+    let tasks = etcd.measure("tasks", &["1", "20000"])?;
+    let after = etcd.measure("raw_etcd", &["64", "3000"])?;
+    Ok(json!({
+        "raw": [before, after],
+        "raw_one": etcd.measure("raw_etcd", &["1", "2000"])?,
+        "tasks": tasks,
+        "steps": etcd.measure("steps", &[&JOBS.to_string()])?,
+        "dispatch": etcd.measure("dispatch", &["500"])?,
+        "large": etcd.measure("tasks", &["1", "100000"])?,
+        "idle": etcd.measure("idle", &["20"])?,
+    }))
+}
+
+fn etcd_figures(shared: &Value) -> Result<Vec<Figure>> {
+    let raw = f64::midpoint(number(shared, "/raw/0/per_second")?, number(shared, "/raw/1/per_second")?);
+    let rate = number(shared, "/tasks/per_second")?;
+    let plain = |what, value: f64, unit: &str| Figure { what, value, shown: format!("{value:.0}{unit}"), target: None };
+    let percent = number(shared, "/idle/percent_of_a_processor")?;
+    Ok(vec![
+        plain("etcd, bare transactions/s, 64 callers", raw, ""),
+        plain("etcd, bare transaction, one caller, p50", number(shared, "/raw_one/commit/p50_us")?, " us"),
+        plain("etcd, tasks/s", rate, ""),
+        Figure {
+            what: "etcd, tasks/s to bare transactions",
+            value: rate / raw,
+            shown: format!("{:.2}", rate / raw),
+            target: Some(Target::AtLeast(1.0 / 3.0)),
+        },
+        plain("etcd, job of three steps, p50", number(shared, "/steps/job/p50_us")?, " us"),
+        plain("etcd, dispatch, p50", number(shared, "/dispatch/gap/p50_us")?, " us"),
+        plain("etcd, dispatch, p99", number(shared, "/dispatch/gap/p99_us")?, " us"),
+        seconds("etcd, job of 100 000 tasks, end to end", &shared["large"])?,
+        Figure {
+            what: "etcd, idle with a waiting job",
+            value: percent,
+            shown: format!("{percent:.3} % of a processor"),
+            target: Some(Target::Below(0.5)),
+        },
+    ])
+}
+
+fn seconds(what: &'static str, measured: &Value) -> Result<Figure> {
+    let value = number(measured, "/seconds")?;
+    Ok(Figure { what, value, shown: format!("{value:.1} s"), target: None })
 }
 
 /// The same job of three steps on other engines, and how many times as long or as few that is.
@@ -122,9 +182,12 @@ fn compare(steps: &Value, jobs: &Value, others: &[peers::Peer]) -> Result<()> {
     Ok(())
 }
 
+#[derive(Clone)]
 struct Bench {
     program: PathBuf,
     folder: PathBuf,
+    /// The etcd to start as the store; `None`: the embedded store.
+    etcd: Option<PathBuf>,
 }
 
 impl Bench {
@@ -132,6 +195,9 @@ impl Bench {
     fn measure(&self, name: &str, arguments: &[&str]) -> Result<Value> {
         let mut process = run::program(&self.program);
         process.arg(name).arg(&self.folder).args(arguments);
+        if let Some(etcd) = &self.etcd {
+            process.env("BENCH_STORE", "etcd").env("WINDLASS_ETCD", etcd);
+        }
         eprintln!("     $ {}", run::shown(&process));
         let text = run::output(&mut process)?;
         serde_json::from_str(&text).with_context(|| format!("read the measurement {name}: {text}"))
