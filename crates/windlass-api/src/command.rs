@@ -9,6 +9,7 @@ use serde_json::Value;
 use windlass_model::JobId;
 
 use crate::job::{JobResult, JobState};
+use crate::task::Leftover;
 
 /// What is asked of a job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -110,7 +111,10 @@ pub struct CommandAnswer {
     /// When a pause ends by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume_at: Option<Timestamp>,
+    /// When the job is undone by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo_at: Option<Timestamp>,
     /// For a job that was removed: what it has left outside.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub leftovers: Vec<Value>,
+    pub leftovers: Vec<Leftover>,
 }

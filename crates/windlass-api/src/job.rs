@@ -343,6 +343,9 @@ pub struct JobDetail {
     /// When the pause ends by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume_at: Option<Timestamp>,
+    /// When it is undone by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo_at: Option<Timestamp>,
     /// Milliseconds it has worked; pauses do not count.
     pub elapsed_ms: u64,
     /// Counts how often its plan was activated.

@@ -9,6 +9,8 @@
 //! * [`page`] holds what each page of the web interface shows.
 
 pub mod audit;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod command;
 pub mod event;
 pub mod graph;
@@ -30,6 +32,8 @@ pub mod work;
 pub mod worker;
 
 pub use audit::{AuditEntry, AuditList, AuditQuery};
+#[cfg(feature = "client")]
+pub use client::{Client, ClientConfig, ClientError, Events};
 pub use command::{CommandAnswer, CommandRequest};
 pub use event::{Event, EventKind};
 pub use graph::{Graph, GraphEdge, GraphNode};
@@ -45,8 +49,8 @@ pub use role::{Role, Whoami};
 pub use schedule::{Schedule, ScheduleList, ScheduleView};
 pub use shared::{SharedHolder, SharedList, SharedResource};
 pub use task::{
-    Attempt, Dependency, Effect, EffectState, Output, TaskDetail, TaskList, TaskQuery, TaskReference, TaskState,
-    TaskSummary, TypeSum,
+    Attempt, Dependency, Effect, EffectState, Leftover, LeftoverList, Output, TaskDetail, TaskList, TaskQuery,
+    TaskReference, TaskState, TaskSummary, TypeSum,
 };
 pub use work::{Counts, Eta, Progress};
 pub use worker::{ClaimView, WorkerList, WorkerView};

@@ -11,6 +11,7 @@ use windlass_model::JobId;
 use crate::job::{JobResult, JobState};
 use crate::log::LogEntry;
 use crate::problem::Failure;
+use crate::task::Leftover;
 use crate::work::Counts;
 
 /// A task that did not succeed.
@@ -37,6 +38,9 @@ pub struct EffectCounts {
     pub made: u64,
     /// Undone.
     pub gone: u64,
+    /// Left to others, or made permanent.
+    #[serde(default)]
+    pub kept: u64,
 }
 
 /// What a job did.
@@ -75,6 +79,9 @@ pub struct Report {
     pub effects: BTreeMap<String, EffectCounts>,
     /// Tasks that did not succeed.
     pub unsuccessful: Vec<Unsuccessful>,
+    /// What it has left outside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leftovers: Vec<Leftover>,
     /// Warnings and errors of the log.
     pub warnings: Vec<LogEntry>,
     /// The kind's own part.

@@ -5,7 +5,7 @@ use schemars::{Schema, SchemaGenerator};
 use crate::role::Role;
 use crate::{
     AuditList, AuditQuery, CommandAnswer, CommandRequest, Event, JobDetail, JobList, JobQuery, KindInfo, KindList,
-    LogList, LogQuery, PlanPreview, Report, ScheduleList, SharedList, SubmitRequest, Submitted, TaskDetail, TaskList,
+    LeftoverList, LogList, LogQuery, PlanPreview, Report, ScheduleList, SharedList, SubmitRequest, Submitted, TaskDetail, TaskList,
     TaskQuery, WaitFor, Whoami, WorkerList, graph::Graph,
 };
 
@@ -172,6 +172,12 @@ pub const ROUTES: &[Route] = &[
     .query(schema!(TaskQuery)),
     get("/jobs/{job}/log", "get_log", "The log of a job", Answer::Json(schema!(LogList))).query(schema!(LogQuery)),
     get("/jobs/{job}/report", "get_report", "What a job did", Answer::Json(schema!(Report))),
+    get(
+        "/jobs/{job}/leftovers",
+        "get_leftovers",
+        "What a job has left outside, and a script that removes it",
+        Answer::Json(schema!(LeftoverList)),
+    ),
     get(
         "/jobs/{job}/events",
         "job_events",

@@ -119,6 +119,12 @@ pub struct TaskSummary {
     /// The question that a person has to answer before it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needs_approval: Option<String>,
+    /// Who has answered it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<String>,
+    /// The shared resource that it makes or uses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<String>,
 }
 
 impl TaskSummary {
@@ -208,6 +214,66 @@ pub enum EffectState {
     Kept,
 }
 
+impl From<windlass_model::effect::EffectState> for EffectState {
+    fn from(from: windlass_model::effect::EffectState) -> Self {
+        use windlass_model::effect::EffectState as From;
+        match from {
+            From::Intended => Self::Intended,
+            From::Made => Self::Made,
+            From::Gone => Self::Gone,
+            From::Kept => Self::Kept,
+        }
+    }
+}
+
+/// Something that a job has left outside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Leftover {
+    /// The task that made it; empty when it was found outside and is in no ledger.
+    pub task: String,
+    /// What was done: `insert`, `create`.
+    pub action: String,
+    /// What the outside can recognise it by.
+    pub key: String,
+    /// Where: the system, and the place in it.
+    pub target: String,
+    /// Whether it surely exists (`made`) or only may (`intended`).
+    pub state: EffectState,
+    /// What the outside calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_id: Option<String>,
+    /// The shared resource that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<String>,
+    /// A line of shell that removes it, when its task type knows one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+}
+
+impl From<windlass_model::effect::Leftover> for Leftover {
+    fn from(from: windlass_model::effect::Leftover) -> Self {
+        Self {
+            task: from.task,
+            action: from.action,
+            key: from.key,
+            target: from.target,
+            state: from.state.into(),
+            external_id: from.external_id,
+            shared: from.shared,
+            command: from.command,
+        }
+    }
+}
+
+/// What a job has left outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LeftoverList {
+    /// One by one.
+    pub leftovers: Vec<Leftover>,
+    /// A shell script that removes them; may be run again.
+    pub script: String,
+}
+
 /// A change to the outside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Effect {
@@ -235,18 +301,12 @@ pub struct Effect {
 
 impl From<windlass_model::effect::Effect> for Effect {
     fn from(from: windlass_model::effect::Effect) -> Self {
-        use windlass_model::effect::EffectState as From;
         Self {
             n: from.n,
             action: from.action,
             target: from.target,
             key: from.key,
-            state: match from.state {
-                From::Intended => EffectState::Intended,
-                From::Made => EffectState::Made,
-                From::Gone => EffectState::Gone,
-                From::Kept => EffectState::Kept,
-            },
+            state: from.state.into(),
             epoch: from.epoch.0,
             external_id: from.external_id,
             receipt: from.receipt,

@@ -100,6 +100,7 @@ fn reply_to(id: JobId, request: &CommandRequest, reply: CommandReply) -> Answer<
             state: Some(status.state.into()),
             result: status.result.map(Into::into),
             resume_at: status.resume_at,
+            undo_at: status.undo_at,
             leftovers: Vec::new(),
         }),
         CommandReply::Deleted { status, leftovers } => Ok(CommandAnswer {
@@ -108,7 +109,8 @@ fn reply_to(id: JobId, request: &CommandRequest, reply: CommandReply) -> Answer<
             state: None,
             result: status.result.map(Into::into),
             resume_at: None,
-            leftovers: leftovers.iter().filter_map(|left| serde_json::to_value(left).ok()).collect(),
+            undo_at: None,
+            leftovers: leftovers.into_iter().map(Into::into).collect(),
         }),
         CommandReply::Refused(why) => Err(Refusal::conflict("refused", format!("{command} job {id}: {why}"))),
     }
@@ -152,16 +154,21 @@ fn command(request: &CommandRequest, now: Timestamp, actor: &Actor) -> Answer<Co
 pub(crate) fn fitting(status: &JobStatus) -> Vec<&'static str> {
     let fits = |event: JobEvent| status.clone().apply(event, status.since).is_ok();
     let pause = JobEvent::Pause { reason: PauseReason::Person, until: None };
+    let later = status.since.saturating_add(Duration::from_secs(u32::MAX.into())).unwrap_or(status.since);
+    // Confirming undoes first what the outcome does not need.
+    let confirm = if fits(JobEvent::Clear) { JobEvent::Clear } else { JobEvent::Confirm };
     [
         ("pause", pause),
         ("resume", JobEvent::Resume),
         ("cancel", JobEvent::Cancel { undo: false }),
         ("retry", JobEvent::Retry),
         ("undo", JobEvent::Undo),
-        ("confirm", JobEvent::Confirm),
+        ("confirm", confirm),
         ("ignore_leftovers", JobEvent::IgnoreLeftovers),
+        ("extend", JobEvent::Extend { until: later }),
     ]
     .into_iter()
     .filter_map(|(name, event)| fits(event).then_some(name))
+    .chain((!status.state.is_active()).then_some("delete"))
     .collect()
 }

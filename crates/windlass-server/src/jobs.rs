@@ -287,6 +287,7 @@ pub(crate) async fn detail(app: &App, id: JobId, fresh: Fresh) -> Answer<JobDeta
             PauseReason::Attention { failure } => PausedBy::Attention { failure: Box::new((**failure).clone().into()) },
         }),
         resume_at: status.resume_at,
+        undo_at: status.undo_at,
         elapsed_ms: elapsed_ms(&status, now),
         generation: status.generation,
         counts: counts(live.map_or(&picture.job.counts, |live| &live.counts)),

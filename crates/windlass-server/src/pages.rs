@@ -362,7 +362,9 @@ async fn logout() -> Response {
 async fn asset(State(app): State<Arc<App>>, Path(name): Path<String>) -> Answer<Response> {
     let found = app.pages.as_ref().and_then(|pages| pages.asset(&name));
     let found = found.ok_or_else(|| Refusal::not_found("no_such_file", "there is no such file"))?;
-    let headers = [(header::CONTENT_TYPE, found.media_type), (header::CACHE_CONTROL, "no-cache")];
+    // The names of files change with what is in them.
+    let kept = "public, max-age=31536000, immutable";
+    let headers = [(header::CONTENT_TYPE, found.media_type), (header::CACHE_CONTROL, kept)];
     Ok((headers, found.bytes).into_response())
 }
 

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde_json::Value;
 use windlass_api::{
-    AuditList, AuditQuery, ClaimView, EffectCounts, JobId, Report, ScheduleList, SharedHolder, SharedList,
+    AuditList, AuditQuery, ClaimView, EffectCounts, JobId, LeftoverList, Report, ScheduleList, SharedHolder, SharedList,
     SharedResource, Unsuccessful, Whoami, WorkerId, WorkerList, WorkerView,
 };
 use windlass_engine::records::{JobRecord, decode};
@@ -51,7 +51,9 @@ pub(crate) async fn made(app: &App, id: JobId) -> Answer<Report> {
         effects: report
             .effects
             .into_iter()
-            .map(|(action, n)| (action, EffectCounts { intended: n.intended, made: n.made, gone: n.gone }))
+            .map(|(action, n)| {
+                (action, EffectCounts { intended: n.intended, made: n.made, gone: n.gone, kept: n.kept })
+            })
             .collect(),
         unsuccessful: report
             .unsuccessful
@@ -63,9 +65,20 @@ pub(crate) async fn made(app: &App, id: JobId) -> Answer<Report> {
                 roots: task.roots,
             })
             .collect(),
+        leftovers: report.leftovers.into_iter().map(Into::into).collect(),
         warnings: report.warnings.into_iter().map(Into::into).collect(),
         summary: report.summary,
     })
+}
+
+/// `GET /jobs/{job}/leftovers`
+pub(crate) async fn leftovers(State(app): State<Arc<App>>, Path(given): Path<String>) -> Answer<Json<LeftoverList>> {
+    let id = jobs::find(&app, &given).await?;
+    let report = report::make(&**app.store(), app.engine.kinds(), id, app.clock.wall()).await?;
+    Ok(Json(LeftoverList {
+        script: report::clean_up_script(id, &report.leftovers),
+        leftovers: report.leftovers.into_iter().map(Into::into).collect(),
+    }))
 }
 
 /// Kind and name of a job, for lists of what is held.

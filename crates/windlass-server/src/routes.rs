@@ -52,6 +52,7 @@ fn handler(route: &Route, app: &Arc<App>) -> MethodRouter<Arc<App>> {
         "get_graph" => get(tasks::graph),
         "why_job" => get(tasks::why),
         "get_log" => get(logs::get),
+        "get_leftovers" => get(reports::leftovers),
         "get_report" => get(reports::get),
         "job_events" => get(events::of_job),
         "events" => get(events::of_all),

@@ -198,7 +198,9 @@ fn summary(picture: &Picture, task: &TaskView) -> TaskSummary {
         because_of,
         effects: task.effects.len() as u64,
         undoes: spec.undoes,
-        needs_approval: None,
+        needs_approval: spec.needs_approval.clone(),
+        approved_by: task.status.approval.as_ref().map(|approval| approval.by.clone()),
+        shared: task.shared.clone(),
     }
 }
 

@@ -1,0 +1,12 @@
+//! The server over real connections.
+
+mod access;
+mod client;
+mod hooks;
+mod jobs;
+mod kind;
+mod pages;
+mod stand;
+mod streams;
+mod tls;
+mod wire;
