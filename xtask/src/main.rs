@@ -10,6 +10,7 @@
 mod bench;
 mod ci;
 mod deny;
+mod etcd;
 mod parts;
 mod readme;
 mod run;
