@@ -5,8 +5,8 @@ use schemars::{Schema, SchemaGenerator};
 use crate::role::Role;
 use crate::{
     AuditList, AuditQuery, CommandAnswer, CommandRequest, Event, JobDetail, JobList, JobQuery, KindInfo, KindList,
-    LeftoverList, LogList, LogQuery, PlanPreview, Report, ScheduleList, SharedList, SubmitRequest, Submitted, TaskDetail, TaskList,
-    TaskQuery, WaitFor, Whoami, WorkerList, graph::Graph,
+    LeftoverList, LogList, LogQuery, PlanPreview, Report, ScheduleList, SharedList, SubmitRequest, Submitted,
+    TaskDetail, TaskList, TaskQuery, WaitFor, Whoami, WorkerList, graph::Graph,
 };
 
 /// The HTTP method.

@@ -38,6 +38,8 @@ pub(crate) struct Audit {
     clock: SharedClock,
     entropy: SharedEntropy,
     kept: Duration,
+    /// The millisecond of the last entry, and how many it has: entries of one server sort as they were made.
+    last: Mutex<(u64, u16)>,
     /// The minute that is counted, and how many denied accesses it has.
     denied: Mutex<(i64, u32)>,
 }
@@ -54,14 +56,20 @@ fn day(at: Timestamp) -> String {
 
 impl Audit {
     pub(crate) fn new(store: Arc<dyn Store>, clock: SharedClock, entropy: SharedEntropy, kept: Duration) -> Self {
-        Self { store, clock, entropy, kept, denied: Mutex::default() }
+        Self { store, clock, entropy, kept, last: Mutex::default(), denied: Mutex::default() }
     }
 
     fn entry(&self, actor: &Actor, what: &str) -> AuditEntry {
         let at = self.clock.wall();
         let ms = u64::try_from(at.as_millisecond()).unwrap_or(0);
+        let n = {
+            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            *last = if last.0 == ms { (ms, last.1.saturating_add(1)) } else { (ms, 0) };
+            last.1
+        };
+        let random = self.entropy.next_u64() >> 16;
         AuditEntry {
-            id: format!("{}-{ms:012x}{:016x}", day(at), self.entropy.next_u64()),
+            id: format!("{}-{ms:012x}{n:04x}{random:012x}", day(at)),
             at,
             who: actor.who.as_ref().map(|who| who.name.clone()),
             role: actor.who.as_ref().map(|who| who.role),

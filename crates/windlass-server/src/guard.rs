@@ -91,7 +91,7 @@ pub(crate) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     app.metrics.request(method.as_str(), &route, status, took);
     // The path only: a query or a header may hold what nobody should read.
     tracing::info!(
-        %method, path, status, ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        %method, path = without_tokens(&path), status, ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         who = actor.name(), from = %actor.from, request = actor.request_id, "request"
     );
     response

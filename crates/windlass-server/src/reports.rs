@@ -7,8 +7,8 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde_json::Value;
 use windlass_api::{
-    AuditList, AuditQuery, ClaimView, EffectCounts, JobId, LeftoverList, Report, ScheduleList, SharedHolder, SharedList,
-    SharedResource, Unsuccessful, Whoami, WorkerId, WorkerList, WorkerView,
+    AuditList, AuditQuery, ClaimView, EffectCounts, JobId, LeftoverList, Report, ScheduleList, SharedHolder,
+    SharedList, SharedResource, Unsuccessful, Whoami, WorkerId, WorkerList, WorkerView,
 };
 use windlass_engine::records::{JobRecord, decode};
 use windlass_engine::report;

@@ -115,6 +115,8 @@ impl Server {
     ///
     /// [`ServerError`], whose hint says what to do.
     pub async fn bind(config: ServerConfig, engine: Arc<Engine>, clock: SharedClock) -> Result<Self, ServerError> {
+        // Webhooks go out over TLS. Another part of the program may have installed it before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let listen = config.listen;
         if !listen.ip().is_loopback() {
             let missing = match (&config.tls, &config.access_file) {

@@ -287,14 +287,12 @@ pub(crate) async fn detail(app: &App, picture: &Picture, given: &str) -> Answer<
     })
 }
 
-/// A checkpoint as people see it: without the version of its record.
+/// A checkpoint as people see it: the value, or where it is kept.
 fn shown(value: &[u8]) -> Value {
     let mut value: Value =
         serde_json::from_slice(value).unwrap_or_else(|_| String::from_utf8_lossy(value).into_owned().into());
-    if let Some(members) = value.as_object_mut() {
-        members.remove("v");
-    }
-    value
+    let mut value = value.get_mut("value").map(Value::take).unwrap_or_default();
+    value.get_mut("inline").map(Value::take).unwrap_or(value)
 }
 
 /// `GET /jobs/{job}/tasks/{task}/output`

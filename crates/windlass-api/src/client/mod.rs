@@ -21,9 +21,9 @@ pub use self::events::Events;
 use crate::graph::Graph;
 use crate::problem::Problem;
 use crate::{
-    AuditList, AuditQuery, BASE, CommandAnswer, CommandRequest, IDEMPOTENCY_KEY, JobDetail, JobList, JobQuery, KindInfo,
-    KindList, LeftoverList, LogList, LogQuery, PlanPreview, Report, ScheduleList, SharedList, SubmitRequest, Submitted, TaskDetail,
-    TaskList, TaskQuery, WaitFor, Whoami, WorkerList,
+    AuditList, AuditQuery, BASE, CommandAnswer, CommandRequest, IDEMPOTENCY_KEY, JobDetail, JobList, JobQuery,
+    KindInfo, KindList, LeftoverList, LogList, LogQuery, PlanPreview, Report, ScheduleList, SharedList, SubmitRequest,
+    Submitted, TaskDetail, TaskList, TaskQuery, WaitFor, Whoami, WorkerList,
 };
 
 /// Time to connect.
@@ -69,7 +69,9 @@ impl ClientError {
         match self {
             Self::Problem(problem) => problem.hint.clone(),
             Self::Unreachable { .. } => Some("`windlass up` starts a server; --server names another one".to_owned()),
-            Self::Answer { .. } => Some("is --server the address of a windlass server, of about this version?".to_owned()),
+            Self::Answer { .. } => {
+                Some("is --server the address of a windlass server, of about this version?".to_owned())
+            }
             Self::Configuration(_) => None,
         }
     }

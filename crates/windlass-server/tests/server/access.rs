@@ -47,7 +47,14 @@ async fn each_role_may_do_its_part_and_no_more() {
         .unwrap()
         .iter()
         .rev()
-        .map(|one| format!("{} {} {}", one["who"].as_str().unwrap_or("-"), one["what"].as_str().unwrap(), one["outcome"].as_str().unwrap()))
+        .map(|one| {
+            format!(
+                "{} {} {}",
+                one["who"].as_str().unwrap_or("-"),
+                one["what"].as_str().unwrap(),
+                one["outcome"].as_str().unwrap()
+            )
+        })
         .collect();
     let denied = |who: &str| format!("{who} access.denied refused");
     assert_eq!(
@@ -112,9 +119,13 @@ async fn wrong_weak_and_expired_tokens_are_refused_and_no_token_is_ever_written_
             assert!(!problem.to_string().contains(token.as_str()), "{problem}");
         }
         // Where a token does not belong.
-        let (_, problem) = answer(stand.client.get(stand.url(&format!("/{token}"))).header("authorization", format!("Basic {token}"))).await;
+        let (_, problem) =
+            answer(stand.client.get(stand.url(&format!("/{token}"))).header("authorization", format!("Basic {token}")))
+                .await;
         assert_eq!(problem["code"], "weak_token");
-        let (status, _) = answer(stand.client.get(stand.url("/api/v1/jobs")).bearer_auth(&tokens[0]).header("x-request-id", token)).await;
+        let (status, _) =
+            answer(stand.client.get(stand.url("/api/v1/jobs")).bearer_auth(&tokens[0]).header("x-request-id", token))
+                .await;
         assert_eq!(status, StatusCode::OK);
     }
     let response = stand.client.get(stand.url("/api/v1/jobs")).send().await.unwrap();

@@ -41,7 +41,8 @@ async fn every_call_is_answered_and_following_goes_on_over_a_restart() {
     let last = loop {
         let event = events.next().await.unwrap();
         numbers.extend(event.entry.map(|entry| entry.n));
-        if event.kind == EventKind::Status && event.status.as_ref().is_some_and(|job| job.state == JobState::Completed) {
+        if event.kind == EventKind::Status && event.status.as_ref().is_some_and(|job| job.state == JobState::Completed)
+        {
             break event.status.unwrap().last_log;
         }
     };

@@ -114,9 +114,15 @@ async fn events_are_delivered_signed_in_order_and_again_until_they_are_taken() {
     let taken = receiver.taken.borrow().clone();
     let codes: Vec<&str> = taken.iter().map(|(_, body)| body["entry"]["code"].as_str().unwrap()).collect();
     assert!(codes.iter().all(|code| code.starts_with("job.")), "{codes:?}");
-    let mut ids: Vec<&String> = taken.iter().map(|(id, _)| id).collect();
-    ids.dedup();
-    assert_eq!(ids.len(), taken.len(), "{ids:?}");
+    // At least once: what was on its way when a server ended comes again, right away, and nothing else does.
+    let place = |id: &String| -> (u64, u64) {
+        let (revision, n) = id.split_once('.').unwrap();
+        (revision.parse().unwrap(), n.parse().unwrap())
+    };
+    let places: Vec<_> = taken.iter().map(|(id, _)| place(id)).collect();
+    assert!(places.is_sorted(), "{places:?}");
+    let again = places.windows(2).filter(|pair| pair[0] == pair[1]).count();
+    assert!(again <= 2, "{places:?}");
     assert_eq!(taken[0].1["name"], "a");
     let metrics = stand.request(reqwest::Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
     assert!(!metrics.contains(SECRET));

@@ -127,7 +127,8 @@ async fn faults_of_a_submission_come_all_at_once_with_their_places_and_nothing_i
     assert_eq!(pointers(&problem), ["/spec/steps"]);
     let (_, problem) = stand.post("/jobs", &json!({ "kind": "huge", "name": "a", "spec": {} })).await;
     assert_eq!(pointers(&problem), ["/kind"]);
-    let (_, problem) = stand.post("/jobs", &json!({ "kind": "tiny", "name": "a", "spec": {}, "labels": { "x": 5 } })).await;
+    let (_, problem) =
+        stand.post("/jobs", &json!({ "kind": "tiny", "name": "a", "spec": {}, "labels": { "x": 5 } })).await;
     assert_eq!(pointers(&problem), ["/labels/x"], "{problem}");
     let (_, problem) = stand.post("/jobs", &json!({ "kind": "tiny", "name": "a", "spec": {}, "prio": 5 })).await;
     assert!(problem["detail"].as_str().unwrap().contains("prio"), "{problem}");
@@ -137,13 +138,21 @@ async fn faults_of_a_submission_come_all_at_once_with_their_places_and_nothing_i
     .await;
     assert_eq!((status, &problem["code"]), (StatusCode::BAD_REQUEST, &json!("malformed_json")));
     assert_eq!(problem["faults"][0]["line"], 2);
-    let (status, _) = answer(stand.request(Method::POST, "/jobs").header("content-type", "text/plain").body("{}")).await;
+    let (status, _) =
+        answer(stand.request(Method::POST, "/jobs").header("content-type", "text/plain").body("{}")).await;
     assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     let (status, _) = answer(stand.request(Method::DELETE, "/jobs")).await;
     assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
     let (status, problem) = stand.get("/api/v2/jobs").await;
     assert_eq!((status, &problem["code"]), (StatusCode::NOT_FOUND, &json!("no_such_path")));
-    for path in ["/jobs?limit=x", "/jobs?sort=up", "/jobs?state=odd", "/jobs?cursor=x", "/jobs/x/tasks?cursor=x", "/jobs?wait=x"] {
+    for path in [
+        "/jobs?limit=x",
+        "/jobs?sort=up",
+        "/jobs?state=odd",
+        "/jobs?cursor=x",
+        "/jobs/x/tasks?cursor=x",
+        "/jobs?wait=x",
+    ] {
         let (status, problem) = stand.get(path).await;
         assert!(matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND), "{path} {problem}");
     }

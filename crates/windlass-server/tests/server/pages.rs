@@ -123,14 +123,16 @@ async fn a_token_becomes_a_cookie_and_pages_lead_there() {
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     for (next, place) in [("/?state=rest", "/?state=rest"), ("//evil.example", "/"), ("https://evil.example", "/")] {
         let response = form(&stand, "/login", &[("token", &viewer), ("next", next)], None).await;
-        assert_eq!((response.status(), response.headers()["location"].to_str().unwrap()), (StatusCode::SEE_OTHER, place));
+        assert_eq!(
+            (response.status(), response.headers()["location"].to_str().unwrap()),
+            (StatusCode::SEE_OTHER, place)
+        );
         let cookie = response.headers()["set-cookie"].to_str().unwrap();
         assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
     }
     let cookie = format!("windlass_token={viewer}");
-    let get = |path: &str| {
-        stand.client.get(stand.url(path)).header("accept", "text/html").header("cookie", &cookie).send()
-    };
+    let get =
+        |path: &str| stand.client.get(stand.url(path)).header("accept", "text/html").header("cookie", &cookie).send();
     let response = get("/").await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     let text = response.text().await.unwrap();

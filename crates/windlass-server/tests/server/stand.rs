@@ -76,21 +76,12 @@ impl Stand {
         let metrics = Arc::new(Metrics::new());
         let measured = Arc::new(Measured::new(store.clone(), metrics.clone(), clock.clone()));
         let kinds = Kinds::new().with(Tiny { gate: gate.clone() });
-        let engine = EngineConfig::new(
-            measured,
-            clock.clone(),
-            SystemEntropy::real(),
-            kinds,
-            dir.path().join("work"),
-        );
+        let engine = EngineConfig::new(measured, clock.clone(), SystemEntropy::real(), kinds, dir.path().join("work"));
         let previews = EngineConfig { work_dir: dir.path().join("previews"), ..engine.clone() };
         let engine = Arc::new(Engine::open(engine).await.unwrap());
         let scheme = if config.tls.is_some() { "https" } else { "http" };
         let server = Server::bind(config, engine.clone(), clock.clone()).await.unwrap();
-        let server = server
-            .with_previews(previews)
-            .with_metrics(metrics)
-            .with_pages(Arc::new(windlass_ui::Ui));
+        let server = server.with_previews(previews).with_metrics(metrics).with_pages(Arc::new(windlass_ui::Ui));
         let (address, reload) = (server.local_addr(), server.reload());
         let shutdown = CancellationToken::new();
         let ending = shutdown.clone();
@@ -120,7 +111,11 @@ impl Stand {
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let path = if path.starts_with("/jobs") || path.starts_with("/plan") { format!("/api/v1{path}") } else { path.to_owned() };
+        let path = if path.starts_with("/jobs") || path.starts_with("/plan") {
+            format!("/api/v1{path}")
+        } else {
+            path.to_owned()
+        };
         let request = self.client.request(method, self.url(&path));
         match &self.token {
             Some(token) => request.bearer_auth(token),

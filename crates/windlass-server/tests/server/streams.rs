@@ -68,7 +68,7 @@ async fn a_job_is_followed_over_a_restart_without_loss_or_repeat() {
 async fn all_jobs_are_followed_over_a_killed_server_without_loss_or_repeat() {
     let dir = tempfile::tempdir().unwrap();
     let open = || -> Arc<dyn Store> {
-        let options = windlass_store_embedded::Options::new(windlass_clock::SystemClock::real());
+        let options = windlass_store_embedded::Options::new(SystemClock::real());
         Arc::new(windlass_store_embedded::EmbeddedStore::open(dir.path(), options).unwrap())
     };
     let stand = Stand::on(open(), config()).await;
@@ -118,10 +118,8 @@ async fn all_jobs_are_followed_over_a_killed_server_without_loss_or_repeat() {
 #[tokio::test]
 async fn two_servers_on_one_store_tell_the_same() {
     let store = MemoryStore::new(SystemClock::real());
-    let (a, b) = tokio::join!(
-        Stand::on(Arc::new(store.clone()), config()),
-        Stand::on(Arc::new(store.clone()), config())
-    );
+    let (a, b) =
+        tokio::join!(Stand::on(Arc::new(store.clone()), config()), Stand::on(Arc::new(store.clone()), config()));
     let id = a.submit("a", json!({ "steps": 5 })).await;
     a.rest(&id).await;
     let (status, job) = b.get(&format!("/jobs/{id}?wait=10s")).await;
