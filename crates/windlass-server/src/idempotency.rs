@@ -155,6 +155,13 @@ impl Idempotency {
         }
     }
 
+    /// Forgets a key whose submission was refused: nothing was stored, and what is mended may come under the same key.
+    pub(crate) async fn forget(&self, key: &Key) {
+        if let Err(error) = self.store.commit(Txn::new().delete(&key.place)).await {
+            tracing::warn!(%error, "the idempotency key of a refused request could not be forgotten");
+        }
+    }
+
     /// Forgets old keys. Several servers may do so at once.
     pub(crate) async fn sweep(&self) -> Result<(), StoreError> {
         let Ok(oldest) = self.clock.wall().checked_sub(self.kept) else { return Ok(()) };

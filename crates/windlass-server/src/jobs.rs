@@ -85,6 +85,11 @@ pub(crate) async fn submit_as(app: &App, actor: &Actor, request: SubmitRequest, 
         result => result.map_err(Refusal::from),
     };
     app.audit.end(begun, Some(id), &result).await;
+    if let (Some(key), Err(refusal)) = (&key, &result)
+        && refusal.status().is_client_error()
+    {
+        app.idempotency.forget(key).await;
+    }
     result.map(submitted)
 }
 

@@ -259,6 +259,9 @@ async fn the_same_key_changes_once_also_at_once_and_after_a_restart() {
     let submit = |stand: &Stand, key: &str, body: &Value| {
         answer(json_body(stand.request(Method::POST, "/jobs"), body).header("idempotency-key", key.to_owned()))
     };
+    // What was refused has not used its key up.
+    let wrong = json!({ "kind": "tiny", "name": "once", "spec": {} });
+    assert_eq!(submit(&stand, "k1", &wrong).await.0, StatusCode::UNPROCESSABLE_ENTITY);
     let many = futures::future::join_all((0..8).map(|_| submit(&stand, "k1", &body))).await;
     let ids: BTreeSet<String> = many.iter().map(|(_, answer)| answer["id"].to_string()).collect();
     assert!(many.iter().all(|(status, _)| *status == StatusCode::CREATED), "{many:?}");
