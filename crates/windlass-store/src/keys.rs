@@ -14,6 +14,9 @@
 //! | `gone/<job>` | the mark of a job whose records are being deleted | delete, end of it | the job |
 //! | `retention/last` | when old jobs were last looked for | at most hourly | |
 //! | `retention/claim` | the worker that looks for old jobs | at most hourly | the worker's lease |
+//! | `standing/<id>` | a standing job: its schedule, when it is due next, its last runs | each run, each change | |
+//! | `standing-request/<id>` | what a standing job submits | create, edit | its standing job |
+//! | `scheduler` | the worker that takes care of standing jobs | claim | the worker's lease |
 //! | `job/<job>/head` | the number of the next log entry | each batch | the job |
 //! | `job/<job>/t/<task>` | a task as planned; never changes once active | staging | the job |
 //! | `job/<job>/s/<task>` | a task's status; absent means waiting and never claimed | each move of the task | the job |
@@ -46,6 +49,23 @@ pub const GONE: &str = "gone/";
 pub const RETENTION_LAST: &str = "retention/last";
 /// Whoever looks for old jobs.
 pub const RETENTION_CLAIM: &str = "retention/claim";
+
+/// Prefix of all standing jobs.
+pub const STANDING: &str = "standing/";
+/// Whoever takes care of standing jobs.
+pub const SCHEDULER: &str = "scheduler";
+
+/// A standing job.
+#[must_use]
+pub fn standing(id: &str) -> String {
+    format!("{STANDING}{id}")
+}
+
+/// What a standing job submits.
+#[must_use]
+pub fn standing_request(id: &str) -> String {
+    format!("standing-request/{id}")
+}
 
 /// What was submitted.
 #[must_use]

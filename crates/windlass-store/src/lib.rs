@@ -22,6 +22,7 @@
 pub mod budget;
 pub mod changes;
 pub mod conformance;
+pub mod dump;
 pub mod keys;
 pub mod leases;
 pub mod memory;

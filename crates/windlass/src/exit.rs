@@ -85,6 +85,10 @@ fn of_engine(error: &EngineError) -> Exit {
         | EngineError::UnknownKind { .. }
         | EngineError::NoSuchJob(_)
         | EngineError::Ambiguous { .. }
+        | EngineError::NoSuchStanding(_)
+        | EngineError::StandingName(_)
+        | EngineError::StandingChanged(_)
+        | EngineError::Schedule(_)
         | EngineError::Command(_) => Exit::Usage,
         EngineError::HeldElsewhere | EngineError::NameTaken | EngineError::ClaimLost | EngineError::Record { .. } => {
             Exit::Unreachable

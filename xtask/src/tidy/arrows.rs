@@ -14,7 +14,7 @@ pub(super) struct Package {
 }
 
 /// The crates below the kinds, and which of ours each may use. What is not listed is a kind.
-const GROUND: [(&str, &[&str]); 12] = [
+const GROUND: [(&str, &[&str]); 13] = [
     ("windlass-clock", &[]),
     ("windlass-model", &[]),
     ("windlass-store", &["windlass-clock", "windlass-model"]),
@@ -25,6 +25,7 @@ const GROUND: [(&str, &[&str]); 12] = [
     ("windlass-index-backup", &[]),
     ("windlass-vald", &[]),
     ("windlass-api", &["windlass-clock", "windlass-model"]),
+    ("windlass-ui", &["windlass-api"]),
     (
         "windlass-server",
         &["windlass-api", "windlass-clock", "windlass-engine", "windlass-model", "windlass-store"],

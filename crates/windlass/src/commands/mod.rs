@@ -2,6 +2,7 @@
 
 mod allow;
 mod approve;
+mod backup;
 mod cancel;
 mod completions;
 mod confirm;
@@ -80,6 +81,12 @@ pub(crate) enum Command {
     Confirm(confirm::Args),
     /// Run the tasks of an ended job again that did not succeed, in the foreground
     Retry(retry::Args),
+    /// Write everything of the state into a file, while others work on it
+    Backup(backup::Backup),
+    /// Fill an empty state from a backup
+    Restore(backup::Restore),
+    /// Print everything of the state, one JSON document to a line
+    Export(backup::Export),
     /// Access tokens of the server
     #[command(subcommand)]
     Token(token::Command),
@@ -107,6 +114,9 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<Exit> {
         Command::Worker(args) => worker::run(app, &args).await,
         Command::Submit(args) => submit::run(app, &args).await,
         Command::Watch(args) => watch::run(app, &args).await,
+        Command::Backup(args) => backup::backup(app, &args).await,
+        Command::Restore(args) => backup::restore(app, &args).await,
+        Command::Export(args) => backup::export(app, &args).await,
         Command::Token(token::Command::New(args)) => token::new(app, &args),
         Command::Jobs(args) => jobs::run(app, &args).await,
         Command::Show(args) => show::run(app, &args).await,

@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use windlass_engine::records::{JobRecord, decode};
-use windlass_engine::{Command, CommandReply, Engine, EngineError, JobRequest, report, view};
+use windlass_engine::{Command, CommandReply, Engine, JobRequest, report, view};
 use windlass_model::JobId;
 use windlass_model::job::JobState;
-use windlass_store::{StoreError, keys};
+use windlass_store::StoreError;
 
 use crate::app::App;
 use crate::exit::Exit;
@@ -59,8 +58,7 @@ async fn open(app: &App, places: Option<usize>) -> anyhow::Result<Held> {
 async fn submit_or_resume(app: &App, engine: &Engine, request: JobRequest) -> anyhow::Result<JobId> {
     let mut differs = None;
     for summary in engine.unfinished(&request.kind, &request.name).await? {
-        let entry = engine.store().get(&keys::job(summary.id)).await?;
-        let record: JobRecord = decode(&entry.ok_or_else(|| EngineError::NoSuchJob(summary.id.to_string()))?)?;
+        let record = view::record(&**engine.store(), summary.id).await?;
         if record.spec != request.spec {
             differs = Some(summary.id);
             continue;

@@ -2,7 +2,7 @@ use super::*;
 use crate::kinds;
 
 fn faults(text: &str) -> Vec<(usize, String)> {
-    let faults = JobFile::parse("job.yaml", text, &kinds::all()).unwrap_err();
+    let faults = JobFile::parse("job.yaml", text, &kinds::all(windlass_dag::DagConfig::foreground())).unwrap_err();
     faults.list.into_iter().map(|fault| (fault.line, fault.message)).collect()
 }
 
@@ -13,7 +13,7 @@ fn a_whole_job_file_is_read() {
     let text = format!(
         "kind: rebalance\nname: nightly\npriority: -3\nlabels: {{team: search}}\ndeadline: 1h30m\nlimits: {{places: 4}}\n{SPEC}"
     );
-    let file = JobFile::parse("job.yaml", &text, &kinds::all()).unwrap();
+    let file = JobFile::parse("job.yaml", &text, &kinds::all(windlass_dag::DagConfig::foreground())).unwrap();
     assert_eq!(file.places, Some(4));
     assert_eq!(file.request.priority, -3);
     assert_eq!(file.request.labels["team"], "search");
@@ -24,7 +24,7 @@ fn a_whole_job_file_is_read() {
 #[test]
 fn secrets_stay_references() {
     let text = "kind: rebalance\nname: n\nspec:\n  cluster: {agents: [{name: a, address: '127.0.0.1:1'}, {name: b, address: '127.0.0.1:2'}]}\n  index_replica: 1\n  backups:\n    url: s3://bucket\n    credentials: {AWS_SECRET_ACCESS_KEY: {env: PATH}}\n";
-    let file = JobFile::parse("job.yaml", text, &kinds::all()).unwrap();
+    let file = JobFile::parse("job.yaml", text, &kinds::all(windlass_dag::DagConfig::foreground())).unwrap();
     assert_eq!(file.request.spec["backups"]["credentials"]["AWS_SECRET_ACCESS_KEY"], json!({"env": "PATH"}));
 }
 

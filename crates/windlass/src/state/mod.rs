@@ -12,6 +12,7 @@ use windlass_clock::{SharedClock, SharedEntropy, SystemClock, SystemEntropy};
 use windlass_engine::probe::SharedProbe;
 use windlass_engine::{Engine, EngineConfig, Kinds};
 use windlass_server::{Measured, Metrics};
+use windlass_store::dump::RESTORING;
 use windlass_store::memory::MemoryStore;
 use windlass_store::{Store, StoreError};
 use windlass_store_embedded::EmbeddedStore;
@@ -168,8 +169,22 @@ impl State {
         work_dir: PathBuf,
         part: Part,
     ) -> anyhow::Result<Held> {
+        if shared.get(RESTORING).await?.is_some() {
+            return Err(Problem::failed("a restore of this state broke off, so it is not whole")
+                .hint("empty it (remove the folder, or delete the keys under the prefix) and restore again")
+                .into());
+        }
         let engine = Engine::open(setting.engine_config(shared, work_dir, part)).await.context("open the engine")?;
         Ok(Held { store, engine: Arc::new(engine) })
+    }
+
+    /// Opens it for writing without an engine.
+    ///
+    /// # Errors
+    ///
+    /// As [`State::open`].
+    pub(crate) async fn hold_alone(&self, setting: &Setting) -> anyhow::Result<HeldStore> {
+        Ok(self.hold(setting).await?.0)
     }
 
     async fn hold(&self, setting: &Setting) -> anyhow::Result<(HeldStore, PathBuf)> {
@@ -199,10 +214,20 @@ pub(crate) enum HeldStore {
 }
 
 impl HeldStore {
-    fn shared(&self) -> Arc<dyn Store> {
+    /// The store, whichever it is.
+    pub(crate) fn shared(&self) -> Arc<dyn Store> {
         match self {
             Self::Folder(store) => store.clone(),
             Self::Cluster(store) => store.clone(),
+        }
+    }
+
+    /// Finishes queued commits.
+    pub(crate) async fn close(self) {
+        if let Self::Folder(store) = self
+            && let Some(store) = Arc::into_inner(store)
+        {
+            store.close().await;
         }
     }
 
@@ -243,12 +268,8 @@ impl Held {
         if let Some(engine) = Arc::into_inner(engine) {
             engine.shutdown().await.context("shut the engine down")?;
         }
-        // The engine's tasks have ended, so this is the last hold, and closing finishes queued commits.
-        if let HeldStore::Folder(store) = store
-            && let Some(store) = Arc::into_inner(store)
-        {
-            store.close().await;
-        }
+        // The engine's tasks have ended, so this is the last hold.
+        store.close().await;
         Ok(())
     }
 }
