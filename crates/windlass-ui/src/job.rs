@@ -74,7 +74,7 @@ pub(crate) fn draw(view: &JobView) -> String {
             }
         }
     };
-    let live = Live::follow(format!("/api/v1/jobs/{id}/events"));
+    let live = Live::job(&id, job.last_log);
     let done = progress::fraction(Some(&job.work), Some(&job.counts)).filter(|_| job.state.is_active());
     let title = match done {
         Some(done) => format!("{} {} · {}", percent(done), job.state.as_str(), shortened(&job.name, 60)),

@@ -87,7 +87,7 @@ fn filter(view: &JobsView) -> Markup {
 fn nothing(view: &JobsView) -> Markup {
     let query = &view.query;
     let filtered = query.state.is_some() || query.kind.is_some() || query.text.is_some() || query.label.is_some();
-    if filtered && view.list.by_state.values().sum::<u64>() > 0 {
+    if filtered {
         return empty("No job fits this filter.", &html! { p { a href="/" { "Show all jobs" } } });
     }
     empty(

@@ -9,6 +9,8 @@ use crate::figures::{count, percent};
 pub(crate) fn fraction(work: Option<&Progress>, counts: Option<&Counts>) -> Option<f64> {
     let by_tasks =
         counts.filter(|counts| counts.total() > 0).map(|counts| counts.ended() as f64 / counts.total() as f64);
+    // Before there is a plan nothing is done, whatever the sum of no work is.
+    let work = work.filter(|_| counts.is_none_or(|counts| counts.total() > 0));
     // Work that nobody has sized says nothing; a job whose tasks have ended is done, whatever they counted.
     match (work.and_then(Progress::fraction), by_tasks) {
         (_, Some(1.0)) => Some(1.0),
@@ -88,6 +90,8 @@ mod tests {
         assert_eq!(fraction(Some(&work), Some(&counts)), Some(0.75));
         assert_eq!(fraction(None, Some(&counts)), Some(0.25));
         assert_eq!(fraction(None, None), None);
+        let nothing = Progress { total_items: Some(0), ..Progress::default() };
+        assert_eq!(fraction(Some(&nothing), Some(&Counts::default())), None);
         let done = Counts { succeeded: 4, ..Counts::default() };
         assert_eq!(fraction(Some(&work), Some(&done)), Some(1.0));
     }

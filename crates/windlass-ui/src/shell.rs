@@ -33,6 +33,8 @@ const SECTIONS: [(Section, &str, &str); 6] = [
 pub(crate) struct Live {
     /// The stream of events that say that something changed; `None`: the page does not change.
     pub(crate) events: Option<String>,
+    /// The event that the page has seen already.
+    pub(crate) after: Option<u64>,
     /// Seconds after which the page is loaded anew where scripts are off or the stream cannot be had.
     pub(crate) every_s: u32,
 }
@@ -43,9 +45,14 @@ impl Live {
         Self::default()
     }
 
+    /// A page that follows job `id`, and shows what was written up to entry `after` of its log.
+    pub(crate) fn job(id: impl std::fmt::Display, after: u64) -> Self {
+        Self { after: Some(after), ..Self::follow(format!("/api/v1/jobs/{id}/events")) }
+    }
+
     /// A page that follows `events`.
     pub(crate) fn follow(events: impl Into<String>) -> Self {
-        Self { events: Some(events.into()), every_s: 5 }
+        Self { events: Some(events.into()), after: None, every_s: 5 }
     }
 }
 
@@ -74,7 +81,7 @@ pub(crate) fn page(frame: &Frame, section: Section, title: &str, live: &Live, co
                     noscript { meta http-equiv="refresh" content=(live.every_s); }
                 }
             }
-            body data-events=[live.events.as_deref()] data-now=(format!("{:.3}", frame.now)) {
+            body data-events=[live.events.as_deref()] data-after=[live.after] data-now=(format!("{:.3}", frame.now)) {
                 a .skip href="#main" { "Skip to content" }
                 (shapes())
                 (bar(frame, section))

@@ -103,6 +103,7 @@ fn outcome(view: &SubmitView, preview: &PlanPreview) -> Markup {
             @if !preview.by_type.is_empty() {
                 h3 { "Tasks that would run" }
                 table .sums {
+                    caption .unseen { "Tasks that would run, by type" }
                     thead { tr { th scope="col" { "Type" } th scope="col" .number { "Tasks" } th scope="col" { "Work" } } }
                     tbody {
                         @for sum in &preview.by_type {

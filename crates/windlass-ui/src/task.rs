@@ -34,7 +34,7 @@ pub(crate) fn draw(view: &TaskView) -> String {
             }
         }
     };
-    let live = Live::follow(format!("/api/v1/jobs/{job}/events"));
+    let live = Live::job(&job, view.job.last_log);
     page(&view.frame, Section::Jobs, &format!("{} · {}", task.state.as_str(), task.name()), &live, &content)
 }
 
@@ -137,6 +137,7 @@ fn ledger(view: &TaskView) -> Markup {
             @else {
                 div .table-scroll tabindex="0" role="region" aria-label="Ledger" {
                     table {
+                        caption .unseen { "Ledger" }
                         thead { tr { th scope="col" { "State" } th scope="col" { "Action" } th scope="col" { "Target" } th scope="col" { "Key" } th scope="col" { "When" } th scope="col" { "Receipt" } } }
                         tbody {
                             @for effect in ledger.iter().take(LEDGER) {

@@ -92,6 +92,7 @@ fn table(columns: &[String], elements: &[Value]) -> Markup {
     html! {
         div .table-scroll tabindex="0" role="region" aria-label="Table" {
             table {
+                caption .unseen { "Values" }
                 thead { tr { @for column in columns { th scope="col" { (label(column)) } } } }
                 tbody {
                     @for element in elements.iter().take(SHOWN) {

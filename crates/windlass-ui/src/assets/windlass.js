@@ -129,7 +129,6 @@
     const follows = $("#follow")?.checked;
     morph($("#main"), $("#main", page));
     if (document.title !== page.title) document.title = page.title;
-    if (page.body.dataset.events) document.body.dataset.events = page.body.dataset.events;
     dress();
     if (log && follows) log.scrollTop = log.scrollHeight;
   };
@@ -184,32 +183,77 @@
     waiting ??= setTimeout(refresh, Math.min(10_000, Math.max(350, took * 6)));
   };
 
+  // Reads the stream of events: an EventSource that says from the first on after which entry it wants to go on, and
+  // that lets go of its connection while nobody looks (a browser has six for each server).
   const follow = () => {
     const url = document.body.dataset.events;
     if (!url) return;
-    let source = null;
+    let last = document.body.dataset.after ?? "";
+    let stream = null;
     let polling = null;
-    const poll = () => { polling ??= setInterval(refresh, 5000); };
-    const connect = () => {
-      // While it is open it goes on by itself after the last event that came (`Last-Event-ID`).
-      source = new EventSource(url);
-      source.onopen = () => {
+    let pause = 1000;
+
+    const read = async (body) => {
+      let text = "";
+      for (const reader = body.pipeThrough(new TextDecoderStream()).getReader(); ;) {
+        const { value, done } = await reader.read();
+        if (done) return;
+        text += value;
+        const blocks = text.split("\n\n");
+        text = blocks.pop();
+        for (const block of blocks) {
+          let kind = "";
+          for (const line of block.split("\n")) {
+            if (line.startsWith("id: ")) last = line.slice(4);
+            else if (line.startsWith("event: ")) kind = line.slice(7);
+          }
+          if (kind === "bye") return;
+          if (kind) soon();
+        }
+      }
+    };
+
+    const connect = async () => {
+      if (stream || document.hidden) return;
+      const own = stream = new AbortController();
+      try {
+        const headers = { accept: "text/event-stream" };
+        if (last) headers["last-event-id"] = last;
+        const answer = await fetch(url, { headers, credentials: "same-origin", cache: "no-store", signal: own.signal });
+        if (answer.status === 401) return location.reload();
+        if (answer.status === 400) last = "";
+        if (!answer.ok) throw new Error(answer.statusText);
+        pause = 1000;
         state("live", "Live");
         clearInterval(polling);
         polling = null;
         soon();
-      };
-      for (const kind of ["log", "status", "deleted", "reset"]) source.addEventListener(kind, soon);
-      source.onerror = () => {
-        state("lost", "Not live: asking every few seconds");
-        poll();
-        if (source.readyState === EventSource.CLOSED) setTimeout(connect, 10_000);
-      };
+        await read(answer.body);
+      } catch {
+        // It is tried again below.
+      }
+      if (own.signal.aborted) return;
+      stream = null;
+      state("lost", "Not live: asking every few seconds");
+      polling ??= setInterval(refresh, 5000);
+      setTimeout(connect, pause);
+      pause = Math.min(pause * 2, 30_000);
+    };
+
+    const rest = () => {
+      stream?.abort();
+      stream = null;
     };
     connect();
-    document.addEventListener("visibilitychange", () => { if (!document.hidden && missed) soon(); });
-    addEventListener("pagehide", () => source.close());
-    addEventListener("pageshow", (event) => { if (event.persisted) { connect(); soon(); } });
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) rest();
+      else {
+        connect();
+        soon();
+      }
+    });
+    addEventListener("pagehide", rest);
+    addEventListener("pageshow", (event) => { if (event.persisted) connect(); });
   };
 
   // ---- The drawer and the question.
@@ -333,6 +377,16 @@
     }
   };
 
+  // A wide plan opens where something happens.
+  const watched = () => {
+    const graph = $("#graph");
+    const node = graph && ($(".node.failed", graph) ?? $(".node.running", graph));
+    if (!node) return;
+    const [inner, outer] = [node.getBoundingClientRect(), graph.getBoundingClientRect()];
+    graph.scrollLeft += inner.x - outer.x - (outer.width - inner.width) / 2;
+    graph.scrollTop += inner.y - outer.y - (outer.height - inner.height) / 2;
+  };
+
   const light = (node) => {
     for (const edge of $$("#graph .edge.lit")) edge.classList.remove("lit");
     if (!node) return;
@@ -421,6 +475,7 @@
     setInterval(tick, 1000);
     const log = $("#log");
     if (log) log.scrollTop = log.scrollHeight;
+    watched();
     follow();
   });
 })();

@@ -42,6 +42,7 @@ fn effect_sums(report: &Report) -> Markup {
         } @else {
             div .table-scroll tabindex="0" role="region" aria-label="Effects by action" {
                 table .sums {
+                    caption .unseen { "Effects by action" }
                     thead { tr { th scope="col" { "Action" } th scope="col" .number { "Intended" } th scope="col" .number { "Made" } th scope="col" .number { "Gone" } } }
                     tbody {
                         @for (action, sum) in &report.effects {

@@ -34,7 +34,12 @@ fn complaints(check: impl Fn(&Html, &str) -> Vec<String>) -> Vec<String> {
 }
 
 fn none(found: &[String]) {
-    assert!(found.is_empty(), "{} complaints:\n{}", found.len(), found.iter().take(30).cloned().collect::<Vec<_>>().join("\n"));
+    assert!(
+        found.is_empty(),
+        "{} complaints:\n{}",
+        found.len(),
+        found.iter().take(30).cloned().collect::<Vec<_>>().join("\n")
+    );
 }
 
 #[test]
@@ -54,8 +59,12 @@ fn nothing_needs_more_than_the_strictest_content_security_policy_allows() {
                 }
             }
         }
-        found.extend(select(page, "style, iframe, object, embed, base").iter().map(|e| format!("<{}>", e.value().name())));
-        found.extend(select(page, "script").iter().filter(|e| !text(**e).is_empty()).map(|_| "a script in the page".to_owned()));
+        found.extend(
+            select(page, "style, iframe, object, embed, base").iter().map(|e| format!("<{}>", e.value().name())),
+        );
+        found.extend(
+            select(page, "script").iter().filter(|e| !text(**e).is_empty()).map(|_| "a script in the page".to_owned()),
+        );
         found
     }));
 }
@@ -159,7 +168,8 @@ fn ids_are_unique_and_what_refers_to_one_finds_it() {
 fn every_field_link_and_button_has_a_name() {
     none(&complaints(|page, _| {
         let mut found = Vec::new();
-        let labels: HashSet<&str> = select(page, "label[for]").iter().filter_map(|label| label.value().attr("for")).collect();
+        let labels: HashSet<&str> =
+            select(page, "label[for]").iter().filter_map(|label| label.value().attr("for")).collect();
         for field in select(page, "input:not([type=hidden]), select, textarea") {
             let within = field.ancestors().filter_map(ElementRef::wrap).any(|parent| parent.value().name() == "label");
             let labelled = field.value().attr("id").is_some_and(|id| labels.contains(id));
@@ -179,7 +189,11 @@ fn every_field_link_and_button_has_a_name() {
         }
         for element in select(page, "svg:not([aria-hidden]):not([role])") {
             let within = element.ancestors().filter_map(ElementRef::wrap);
-            if !within.into_iter().any(|p| matches!(p.value().attr("role"), Some("region")) || p.value().attr("aria-hidden").is_some() || p.value().attr("aria-label").is_some()) {
+            if !within.into_iter().any(|p| {
+                matches!(p.value().attr("role"), Some("region"))
+                    || p.value().attr("aria-hidden").is_some()
+                    || p.value().attr("aria-label").is_some()
+            }) {
                 found.push(format!("a picture without words: {:.80}", element.html()));
             }
         }
@@ -305,6 +319,10 @@ fn zz_dump() {
     let Some(dir) = std::env::var_os("DUMP") else { return };
     let dir = std::path::PathBuf::from(dir);
     std::fs::create_dir_all(dir.join("assets")).unwrap();
-    for (name, html) in every_page(Names::Ordinary) { std::fs::write(dir.join(format!("{name}.html")), html).unwrap(); }
-    for served in assets() { std::fs::write(dir.join("assets").join(&served.name), served.asset.bytes).unwrap(); }
+    for (name, html) in every_page(Names::Ordinary) {
+        std::fs::write(dir.join(format!("{name}.html")), html).unwrap();
+    }
+    for served in assets() {
+        std::fs::write(dir.join("assets").join(&served.name), served.asset.bytes).unwrap();
+    }
 }

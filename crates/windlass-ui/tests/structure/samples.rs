@@ -93,7 +93,8 @@ fn task(n: usize, of: usize, names: Names) -> Value {
         "effects": n % 4,
     });
     if state == "waiting" {
-        task["waiting_on"] = json!([names.name("a free place on the worker"), "rebalance.scan[vald-agent-2] (running)"]);
+        task["waiting_on"] =
+            json!([names.name("a free place on the worker"), "rebalance.scan[vald-agent-2] (running)"]);
     }
     if state == "failed" || n % 7 == 3 {
         task["failure"] = failure(names);
@@ -129,10 +130,15 @@ pub(crate) fn graph(tasks: usize, names: Names) -> Graph {
         node["count"] = json!(1);
         node["layer"] = json!(layers[n]);
         if state != "waiting" && state != "ignored" {
-            node["started"] = json!(format!("2026-11-21T04:{:02}:{:02}Z", n * 9 / tasks.max(1), n * 540 / tasks.max(1) % 60));
+            node["started"] =
+                json!(format!("2026-11-21T04:{:02}:{:02}Z", n * 9 / tasks.max(1), n * 540 / tasks.max(1) % 60));
         }
         if state == "succeeded" || state == "failed" {
-            node["ended"] = json!(format!("2026-11-21T04:{:02}:{:02}Z", n * 9 / tasks.max(1), (n * 540 / tasks.max(1) % 60 + 14).min(59)));
+            node["ended"] = json!(format!(
+                "2026-11-21T04:{:02}:{:02}Z",
+                n * 9 / tasks.max(1),
+                (n * 540 / tasks.max(1) % 60 + 14).min(59)
+            ));
         }
         node
     };
@@ -231,8 +237,19 @@ pub(crate) fn task_view(names: Names) -> TaskView {
 }
 
 pub(crate) fn jobs_view(jobs: usize, names: Names) -> JobsView {
-    let states = ["running", "paused", "completed", "finished", "pending", "undo_failed", "cancelling", "undoing", "completed"];
-    let results = [None, None, Some("succeeded_with_warnings"), Some("succeeded"), None, Some("partial"), None, None, Some("failed")];
+    let states =
+        ["running", "paused", "completed", "finished", "pending", "undo_failed", "cancelling", "undoing", "completed"];
+    let results = [
+        None,
+        None,
+        Some("succeeded_with_warnings"),
+        Some("succeeded"),
+        None,
+        Some("partial"),
+        None,
+        None,
+        Some("failed"),
+    ];
     let job = |n: usize| {
         json!({
             "id": JOB.replace("2v4x", &task_id(n)[22..]), "kind": "rebalance", "name": names.name(&format!("nightly-rebalance-{n}")),
@@ -306,7 +323,19 @@ pub(crate) fn every_page(names: Names) -> Vec<(String, String)> {
         add(&format!("job-{tab}-none"), Ui.job(&job_view(tab, 0, names)));
     }
     add("task", Ui.task(&task_view(names)));
-    for command in ["pause", "resume", "cancel", "undo", "confirm", "ignore_leftovers", "retry", "approve", "extend", "delete", "nonsense"] {
+    for command in [
+        "pause",
+        "resume",
+        "cancel",
+        "undo",
+        "confirm",
+        "ignore_leftovers",
+        "retry",
+        "approve",
+        "extend",
+        "delete",
+        "nonsense",
+    ] {
         let job = job_view("plan", 60, names).job;
         let view = AskView { frame: frame(Role::Admin), job, command: command.into(), task: None };
         add(&format!("ask-{command}"), Ui.ask(&view));
@@ -321,7 +350,10 @@ pub(crate) fn every_page(names: Names) -> Vec<(String, String)> {
             "version": "0.1.0", "claims": [{"job": JOB, "name": names.name("nightly"), "kind": "rebalance"}],
         })
     };
-    add("workers", Ui.workers(&WorkersView { frame: frame(Role::Viewer), list: read(json!({"workers": [worker(0)]})) }));
+    add(
+        "workers",
+        Ui.workers(&WorkersView { frame: frame(Role::Viewer), list: read(json!({"workers": [worker(0)]})) }),
+    );
     add("workers-empty", Ui.workers(&WorkersView { frame: frame(Role::Viewer), list: read(json!({"workers": []})) }));
     let holders = json!([{"job": JOB, "name": names.name("nightly"), "kind": "recover"}]);
     add("shared", Ui.shared(&SharedView {
@@ -341,8 +373,15 @@ pub(crate) fn every_page(names: Names) -> Vec<(String, String)> {
             {"id": "s2", "name": "hourly", "kind": "dag", "schedule": {"every": "1h"}, "paused": true},
         ]})),
     }));
-    add("schedules-empty", Ui.schedules(&SchedulesView { frame: frame(Role::Viewer), list: read(json!({"schedules": []})) }));
-    let audit = |entries: Value| AuditView { frame: frame(Role::Admin), query: read(json!({})), list: read(json!({"entries": entries, "next": "c"})) };
+    add(
+        "schedules-empty",
+        Ui.schedules(&SchedulesView { frame: frame(Role::Viewer), list: read(json!({"schedules": []})) }),
+    );
+    let audit = |entries: Value| AuditView {
+        frame: frame(Role::Admin),
+        query: read(json!({})),
+        list: read(json!({"entries": entries, "next": "c"})),
+    };
     add("audit", Ui.audit(&audit(json!([
         {"id": "a1", "at": "2026-11-21T04:00:00Z", "who": names.name("anna"), "role": "operator", "from": "127.0.0.1", "what": "job.cancel", "job": JOB,
          "request_id": "r1", "outcome": "done", "details": {"undo": true, "note": names.name("x")}},
