@@ -26,10 +26,15 @@ use crate::lease::Session;
 use crate::probe::{Moment, NoProbe, Point, SharedProbe};
 use crate::records::{Head, JobRecord, decode, encode};
 use crate::snapshot::JobSnapshot;
+use crate::standing::scheduler;
+use crate::values;
 use crate::view;
 
 /// How often the engine looks for jobs that nobody coordinates, besides being told.
 const RELIST_EVERY: Duration = Duration::from_secs(30);
+
+/// Records larger than this keep their spec apart: they share a transaction with the plan.
+const LARGEST_RECORD: usize = 32 * 1024;
 
 /// What an engine is made of.
 #[derive(Clone)]
@@ -193,7 +198,7 @@ impl Shared {
     }
 
     /// Starts a coordinator for a job unless one runs here, and hands it `first`. `false`: its queue is full.
-    fn ensure(
+    pub(crate) fn ensure(
         self: &Arc<Self>,
         session: &Arc<Session>,
         seed: JobSnapshot,
@@ -327,7 +332,11 @@ impl Engine {
         &self.shared.store
     }
 
-    async fn session(&self) -> Result<Arc<Session>, EngineError> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) async fn session(&self) -> Result<Arc<Session>, EngineError> {
         loop {
             let seen = self.shared.begun.count();
             if let Some(session) = self.shared.current().filter(|session| !session.over.is_cancelled()) {
@@ -382,11 +391,12 @@ impl Engine {
         let plan = kind.plan(&context, &request.spec).await.map_err(|failure| EngineError::Plan(Box::new(failure)))?;
         plan.check(&HashMap::new(), &self.shared.kinds)
             .map_err(|faults| EngineError::Plan(Box::new(crate::coordinator::plan_failure(&faults))))?;
-        let record = JobRecord {
+        let mut record = JobRecord {
             id,
             kind: request.kind,
             name: request.name,
             spec: request.spec,
+            large_spec: None,
             labels: request.labels,
             priority: request.priority,
             deadline_ms: request.deadline.map(in_ms),
@@ -394,7 +404,11 @@ impl Engine {
             created: now,
             preview,
         };
-        let bytes = encode(&record).len();
+        if encode(&record).len() > LARGEST_RECORD {
+            // Stored before the job: a crash in between leaves chunks that nobody finds, and no job.
+            record.large_spec = Some(values::keep(&*self.shared.store, id, record.spec.clone()).await?);
+        }
+        let bytes = record.stored().len();
         if bytes > budget::VALUE_BYTES {
             return Err(EngineError::ValueTooLarge { bytes, most: budget::VALUE_BYTES });
         }
@@ -414,7 +428,7 @@ impl Engine {
         Ok(id)
     }
 
-    fn checked_kind(&self, request: &JobRequest) -> Result<Arc<dyn Kind>, EngineError> {
+    pub(crate) fn checked_kind(&self, request: &JobRequest) -> Result<Arc<dyn Kind>, EngineError> {
         let kind = self.shared.kinds.kind(&request.kind).ok_or_else(|| EngineError::UnknownKind {
             name: request.kind.clone(),
             known: self.shared.kinds.iter().map(|kind| kind.name()).collect(),
@@ -569,7 +583,7 @@ async fn begin_session(shared: &Arc<Shared>) -> Result<Arc<Session>, EngineError
 
 /// Starts a coordinator for every job that needs one and has none here. Those that another worker holds end at
 /// once.
-async fn recover(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<(), EngineError> {
+pub(crate) async fn recover(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<(), EngineError> {
     removal::take_up(shared, session).await?;
     let mut active = Vec::new();
     load::each(&*shared.store, keys::ACTIVE, |entry| {
@@ -598,10 +612,12 @@ async fn supervise(shared: Arc<Shared>, mut session: Arc<Session>) {
     loop {
         let keep = session.keep(&*shared.store, &shared.clock, shared.lease_ttl);
         let follow = follow(&shared, &session);
+        let standing = scheduler::run(&shared, &session);
         tokio::select! {
             biased;
             () = keep => {}
             () = follow => {}
+            () = standing => {}
         }
         session.over.cancel();
         if shared.draining.is_cancelled() {

@@ -5,6 +5,7 @@
 //! * `coordinator` is the one writer of a job's records; see there for how a change becomes durable.
 //! * [`kind`] is what a kind of job implements, [`context`] what its tasks see.
 //! * [`view`] and [`report`] read jobs from any store, also while another process runs them.
+//! * [`standing`] keeps jobs that run again by a schedule.
 //! * [`probe`] is where tests stop the world.
 //!
 //! The engine knows no kind and no store product. It takes time, randomness and the store through interfaces,
@@ -21,6 +22,7 @@ pub mod probe;
 pub mod records;
 pub mod report;
 pub mod snapshot;
+pub mod standing;
 mod values;
 pub mod view;
 
@@ -30,6 +32,7 @@ pub use coordinator::image::Counts;
 pub use engine::{Engine, EngineConfig, JobRequest, Preview};
 pub use kind::{Finished, Kind, Kinds, PlanContext, SpecFault, TaskEnd, TaskType};
 pub use snapshot::{JobSnapshot, RunningTask};
+pub use standing::{StandingView, Triggered};
 
 use windlass_model::job::IllegalMove;
 use windlass_model::{Failure, JobId};
@@ -63,6 +66,18 @@ pub enum EngineError {
     /// There is no such job.
     #[error("there is no job {0}")]
     NoSuchJob(String),
+    /// There is no such standing job.
+    #[error("there is no standing job {0}")]
+    NoSuchStanding(String),
+    /// There is a standing job of this name.
+    #[error("there is a standing job named {0:?} already; edit it, delete it, or choose another name")]
+    StandingName(String),
+    /// A standing job has changed since it was looked at.
+    #[error("standing job {0} has changed since it was looked at; look again, then edit")]
+    StandingChanged(String),
+    /// A schedule that cannot be kept: every fault that was found.
+    #[error("the schedule has {} fault(s): {}", .0.len(), .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Schedule(Vec<windlass_model::schedule::ScheduleFault>),
     /// More than one job is meant.
     #[error("{given} may be {}; give more of the id", .candidates.join(" or "))]
     Ambiguous {

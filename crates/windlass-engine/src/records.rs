@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use windlass_model::plan::TaskSpec;
+use windlass_model::task::Output;
 use windlass_model::{Epoch, JobId, TaskId};
 use windlass_store::Entry;
 
@@ -63,8 +64,12 @@ pub struct JobRecord {
     pub kind: String,
     /// What people call it.
     pub name: String,
-    /// What it shall do; the kind knows what it means.
+    /// What it shall do; the kind knows what it means. Nothing in a stored record whose `large_spec` says where it is.
+    #[serde(default)]
     pub spec: Value,
+    /// A spec that is too large for the record: where it is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub large_spec: Option<Output>,
     /// For people and filters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -82,6 +87,16 @@ pub struct JobRecord {
     /// Whether only tasks that change nothing run.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub preview: bool,
+}
+
+impl JobRecord {
+    /// As it is stored: without a spec that is kept apart.
+    pub(crate) fn stored(&self) -> Bytes {
+        if self.large_spec.is_none() {
+            return encode(self);
+        }
+        encode(&Self { spec: Value::Null, ..self.clone() })
+    }
 }
 
 /// What makes a stored task part of the plan. Until then it is a draft that a crash may have left behind.

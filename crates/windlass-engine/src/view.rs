@@ -87,6 +87,15 @@ pub async fn status(store: &dyn Store, job: JobId) -> Result<JobStatus, EngineEr
     decode(&entry.ok_or_else(|| EngineError::NoSuchJob(job.to_string()))?)
 }
 
+/// What was submitted as a job, its spec with it.
+///
+/// # Errors
+///
+/// [`EngineError::NoSuchJob`], a failing store, or a record that cannot be read.
+pub async fn record(store: &dyn Store, job: JobId) -> Result<JobRecord, EngineError> {
+    load::record(store, job).await?.ok_or_else(|| EngineError::NoSuchJob(job.to_string()))
+}
+
 /// Finds the job that a person means: its id, the beginning of its id, or its name (the newest of that name).
 ///
 /// # Errors

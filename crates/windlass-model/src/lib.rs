@@ -6,6 +6,7 @@
 //! * [`reference`](mod@reference) resolves what a task's input takes from outputs of its dependencies.
 //! * [`effect`] is the ledger of changes to the outside world.
 //! * [`policy`] decides what follows a failure; [`failure`] is what failures look like to people and to code.
+//! * [`schedule`] says when a standing job is due.
 //! * [`progress`] estimates the time left without pretending to know more than it does.
 
 pub mod effect;
@@ -17,6 +18,7 @@ pub mod plan;
 pub mod policy;
 pub mod progress;
 pub mod reference;
+pub mod schedule;
 pub mod task;
 
 pub use failure::{ErrorClass, Failure};

@@ -12,11 +12,11 @@ use windlass_store::{Entry, Store, budget, keys};
 use super::image::{Checkpoint, JobImage};
 use crate::EngineError;
 use crate::records::{AddedBy, Head, JobRecord, TaskRecord, decode};
+use crate::values;
 
 /// Reads everything of `job`; `None` when there is no such job.
 pub(crate) async fn load(store: &dyn Store, job: JobId) -> Result<Option<JobImage>, EngineError> {
-    let Some(record) = store.get(&keys::job(job)).await? else { return Ok(None) };
-    let record: JobRecord = decode(&record)?;
+    let Some(record) = record(store, job).await? else { return Ok(None) };
     let status: JobStatus = match store.get(&keys::state(job)).await? {
         Some(entry) => decode(&entry)?,
         None => return Ok(None),
@@ -78,6 +78,16 @@ pub(crate) async fn load(store: &dyn Store, job: JobId) -> Result<Option<JobImag
     })
     .await?;
     Ok(Some(image))
+}
+
+/// Reads what was submitted, a large spec with it; `None` when there is no such job.
+pub(crate) async fn record(store: &dyn Store, job: JobId) -> Result<Option<JobRecord>, EngineError> {
+    let Some(entry) = store.get(&keys::job(job)).await? else { return Ok(None) };
+    let mut record: JobRecord = decode(&entry)?;
+    if let Some(large) = &record.large_spec {
+        record.spec = values::fetch(store, job, large).await?;
+    }
+    Ok(Some(record))
 }
 
 /// Whether what adds the task has happened. Drafts of a plan that was never activated, or of an attempt that

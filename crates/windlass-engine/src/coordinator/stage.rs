@@ -57,7 +57,7 @@ impl Coordinator {
         let job = self.image.id();
         Txn::new()
             .when(Compare::Absent(keys::job(job)))
-            .put(keys::job(job), encode(&*self.image.record))
+            .put(keys::job(job), self.image.record.stored())
             .put(keys::active(job), bytes::Bytes::new())
             .put_leased(keys::claim(job), self.session.worker.to_string(), self.session.lease)
     }

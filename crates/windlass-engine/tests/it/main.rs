@@ -5,4 +5,5 @@
 mod bench;
 mod embedded;
 mod jobs;
+mod standing;
 mod steering;
