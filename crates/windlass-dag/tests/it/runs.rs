@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use windlass_dag::DagConfig;
-use windlass_engine::{Command, CommandReply};
+use windlass_engine::{Command, CommandReply, JobRequest};
 use windlass_model::job::{JobResult, JobState};
 
 use crate::peer::Peer;
@@ -258,4 +258,21 @@ async fn a_person_is_asked_and_a_wait_takes_its_time() {
     assert_eq!(view.status.result, Some(JobResult::Succeeded), "{:#?}", view.tasks);
     assert!((rig.clock.monotonic() - begun).as_millis() >= 300);
     assert_eq!(output(&rig, &engine, job, "ask").await["approved"], true);
+}
+
+#[tokio::test]
+async fn two_thousand_tasks_run_and_their_spec_is_kept_apart() {
+    let rig = Rig::new();
+    let engine = rig.engine(DagConfig::default()).await;
+    let spec = windlass_dag::sample(2_000).to_json();
+    assert!(spec.to_string().len() > windlass_store::budget::VALUE_BYTES);
+    let job = engine.submit(JobRequest { spec: spec.clone(), ..request(json!([])) }).await.unwrap();
+    let view = rig.rest(&engine, job).await;
+    assert_eq!((view.status.result, view.counts.succeeded), (Some(JobResult::Succeeded), 2_000));
+    assert_eq!(view.record.spec, spec);
+    assert_eq!(output(&rig, &engine, job, "t01999").await["n"], 49);
+    drop(engine);
+    let engine = rig.engine(DagConfig::default()).await;
+    assert_eq!(windlass_engine::view::record(&rig.store, job).await.unwrap().spec, spec);
+    drop(engine);
 }
