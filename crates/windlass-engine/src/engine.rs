@@ -27,6 +27,7 @@ use crate::probe::{Moment, NoProbe, Point, SharedProbe};
 use crate::records::{Head, JobRecord, decode, encode};
 use crate::snapshot::JobSnapshot;
 use crate::view;
+use crate::wakers::{self, Wakers};
 
 /// How often the engine looks for jobs that nobody coordinates, besides being told.
 const RELIST_EVERY: Duration = Duration::from_secs(30);
@@ -145,6 +146,8 @@ pub(crate) struct Shared {
     coordinators: Mutex<JoinSet<()>>,
     /// Changes when a coordinator ends.
     ended: Bell,
+    /// Who waits for shared resources and pools.
+    pub(crate) wakers: Wakers,
 }
 
 impl Shared {
@@ -235,6 +238,7 @@ impl Shared {
                     shared.broken().insert(job, error.to_string());
                 }
             }
+            shared.wakers.forget(job);
             shared.jobs().remove(&job);
             shared.ended.ring();
         };
@@ -291,6 +295,7 @@ impl Engine {
             broken: Mutex::default(),
             coordinators: Mutex::default(),
             ended: Bell::default(),
+            wakers: Wakers::default(),
             store: config.store,
             clock: config.clock,
             entropy: config.entropy,
@@ -598,10 +603,12 @@ async fn supervise(shared: Arc<Shared>, mut session: Arc<Session>) {
     loop {
         let keep = session.keep(&*shared.store, &shared.clock, shared.lease_ttl);
         let follow = follow(&shared, &session);
+        let wake = wakers::follow(&shared, &session);
         tokio::select! {
             biased;
             () = keep => {}
             () = follow => {}
+            () = wake => {}
         }
         session.over.cancel();
         if shared.draining.is_cancelled() {

@@ -15,6 +15,7 @@ pub mod command;
 pub mod context;
 mod coordinator;
 mod engine;
+pub mod holders;
 pub mod kind;
 mod lease;
 pub mod probe;
@@ -23,6 +24,7 @@ pub mod report;
 pub mod snapshot;
 mod values;
 pub mod view;
+mod wakers;
 
 pub use command::{Command, CommandReply};
 pub use context::{Intent, ProgressHandle, TaskContext, UndoInput};

@@ -5,4 +5,5 @@
 mod bench;
 mod embedded;
 mod jobs;
+mod shared;
 mod steering;
