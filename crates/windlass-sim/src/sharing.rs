@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use windlass_clock::{Clock, Entropy, Seeded, SharedClock, SystemClock};
+use windlass_clock::{Entropy, Seeded, SharedClock, SystemClock};
 use windlass_engine::{Command, CommandReply, Engine, EngineConfig, JobRequest, Kinds, view};
 use windlass_model::JobId;
 use windlass_model::job::{Closing, JobState};

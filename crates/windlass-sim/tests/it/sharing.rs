@@ -5,7 +5,7 @@ use windlass_sim::hostile::Sabotage;
 use windlass_sim::sharing::{ROUNDS, replay_command, run};
 
 /// Seeds of a usual test run.
-const SEEDS: u64 = 6;
+const SEEDS: u64 = 4;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
