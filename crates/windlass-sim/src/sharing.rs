@@ -44,6 +44,10 @@ struct Harness {
     started: u64,
     /// Jobs that are not known to be over.
     jobs: Vec<JobId>,
+    /// Counts the times at which everything came to rest: each time five other resources are shared.
+    era: u64,
+    /// All resources so far.
+    keys: BTreeSet<String>,
     /// Resources that nobody may need any more and that may be there all the same.
     abandoned: BTreeSet<String>,
     history: String,
@@ -74,6 +78,8 @@ pub fn run(seed: u64, sabotage: Sabotage) -> Run {
             hostility: Hostility { delay_ms: 8, unavailable: 0.01, unconfirmed: 0.01, lost: 0.005, late: 0.0 },
             started: 0,
             jobs: Vec::new(),
+            era: 0,
+            keys: BTreeSet::new(),
             abandoned: BTreeSet::new(),
             history: String::new(),
         };
@@ -161,7 +167,9 @@ impl Harness {
         for r in 0..RESOURCES {
             if self.pick(2) == 0 {
                 let fails = self.pick(8) == 0;
-                let mut step = Step { fails, ..Step::sharing(format!("r{r}"), THINGS) };
+                let key = format!("e{}r{r}", self.era);
+                self.keys.insert(key.clone());
+                let mut step = Step { fails, ..Step::sharing(key, THINGS) };
                 // Some wait for another of the resources first.
                 if let Some(before) = steps.last().filter(|_| self.pick(3) == 0) {
                     let before: &Step = before;
@@ -192,14 +200,14 @@ impl Harness {
             return;
         }
         let job = self.jobs[usize::try_from(self.pick(self.jobs.len() as u64)).unwrap_or(0)];
-        let command = match self.pick(12) {
-            0 => Command::Cancel { undo: false },
-            1 | 2 => Command::Cancel { undo: true },
-            3..=6 => Command::Undo,
-            7 => Command::Confirm,
-            8 => Command::retry(),
-            9 => Command::Delete { force: true },
-            10 => Command::Pause { until: None },
+        let command = match self.pick(32) {
+            0..=3 => Command::Cancel { undo: false },
+            4..=7 => Command::Cancel { undo: true },
+            8..=20 => Command::Undo,
+            21 => Command::Confirm,
+            22..=25 => Command::retry(),
+            26 => Command::Delete { force: true },
+            27 => Command::Pause { until: None },
             _ => Command::Resume,
         };
         let needs = if matches!(command, Command::Delete { .. }) { self.needed_by(job).await } else { BTreeSet::new() };
@@ -241,6 +249,26 @@ impl Harness {
                 let _ = engine.command(job, Command::Resume, None).await;
             }
         }
+        let mut wrong = self.settle(seen).await;
+        wrong.extend(self.compare().await);
+        // Whoever is left lets go: only what confirmed jobs need may stay.
+        for job in self.jobs.clone() {
+            if let Some(engine) = &self.engines[0] {
+                let _ = engine.command(job, Command::Undo, None).await;
+            }
+        }
+        wrong.extend(self.settle(seen).await);
+        wrong.extend(self.compare().await);
+        self.era += 1;
+        self.hostility = hostility;
+        self.engines = vec![None, None];
+        // The lease of the process that brought everything to rest runs out.
+        self.clock.sleep(Duration::from_secs(20)).await;
+        wrong
+    }
+
+    /// Waits until nothing is left to do.
+    async fn settle(&mut self, seen: &mut Seen) -> Vec<String> {
         let mut left = Vec::new();
         for _ in 0..900 {
             self.clock.sleep(Duration::from_secs(2)).await;
@@ -257,13 +285,7 @@ impl Harness {
                 break;
             }
         }
-        let mut wrong: Vec<String> = left.iter().map(|key| format!("liveness: {key} does not come to rest")).collect();
-        wrong.extend(self.compare().await);
-        self.hostility = hostility;
-        self.engines = vec![None, None];
-        // The lease of the process that brought everything to rest runs out.
-        self.clock.sleep(Duration::from_secs(20)).await;
-        wrong
+        left.iter().map(|key| format!("liveness: {key} does not come to rest")).collect()
     }
 
     async fn compare(&mut self) -> Vec<String> {
@@ -286,9 +308,10 @@ impl Harness {
                 }
             }
         }
-        for r in 0..RESOURCES {
-            let key = format!("r{r}");
+        let mut there_are = 0;
+        for key in self.keys.clone() {
             let there = (0..THINGS).filter(|n| self.world.exists(&format!("shared/{key}/{n}"))).count();
+            there_are += usize::from(there > 0);
             let all = usize::try_from(THINGS).unwrap_or(0);
             match (needed.contains(&key), there) {
                 (true, n) if n < all => wrong.push(format!("{key} is needed, and {n} of {all} parts of it exist")),
@@ -299,7 +322,12 @@ impl Harness {
                 _ => {}
             }
         }
-        self.note(&format!("needed: {needed:?}; left by deleted jobs: {:?}", self.abandoned));
+        self.note(&format!(
+            "{} of {} resources are needed, {there_are} are there; deleted jobs may have left {:?}",
+            needed.len(),
+            self.keys.len(),
+            self.abandoned
+        ));
         wrong
     }
 }
