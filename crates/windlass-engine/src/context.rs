@@ -13,6 +13,7 @@ use windlass_model::effect::{Effect, EffectEvent, EffectState};
 use windlass_model::log::Level;
 use windlass_model::plan::TaskSpec;
 use windlass_model::progress::Progress;
+use windlass_model::task::SharedUse;
 use windlass_model::{Digest, Epoch, Failure, JobId, TaskId};
 
 use crate::coordinator::Message;
@@ -62,6 +63,10 @@ pub struct TaskContext {
     pub(crate) checkpoint: Option<Value>,
     pub(crate) effects: Vec<Effect>,
     pub(crate) undo: Option<UndoInput>,
+    /// How the task comes by its shared resource.
+    pub(crate) shared: Option<SharedUse>,
+    /// What the shared resource put out that another job has made.
+    pub(crate) reuse: Option<Value>,
     pub(crate) clock: SharedClock,
     pub(crate) entropy: SharedEntropy,
     pub(crate) work_dir: PathBuf,
@@ -140,6 +145,13 @@ impl TaskContext {
     #[must_use]
     pub fn undo(&self) -> Option<&UndoInput> {
         self.undo.as_ref()
+    }
+
+    /// Whether the task makes a resource for its job alone, because the shared one is defined otherwise: it needs
+    /// a name of its own.
+    #[must_use]
+    pub fn is_private_copy(&self) -> bool {
+        self.shared == Some(SharedUse::Private)
     }
 
     /// Time.

@@ -29,6 +29,7 @@ use crate::snapshot::JobSnapshot;
 use crate::standing::scheduler;
 use crate::values;
 use crate::view;
+use crate::wakers::{self, Wakers};
 
 /// How often the engine looks for jobs that nobody coordinates, besides being told.
 const RELIST_EVERY: Duration = Duration::from_secs(30);
@@ -150,6 +151,8 @@ pub(crate) struct Shared {
     coordinators: Mutex<JoinSet<()>>,
     /// Changes when a coordinator ends.
     ended: Bell,
+    /// Who waits for shared resources and pools.
+    pub(crate) wakers: Wakers,
 }
 
 impl Shared {
@@ -240,6 +243,7 @@ impl Shared {
                     shared.broken().insert(job, error.to_string());
                 }
             }
+            shared.wakers.forget(job);
             shared.jobs().remove(&job);
             shared.ended.ring();
         };
@@ -296,6 +300,7 @@ impl Engine {
             broken: Mutex::default(),
             coordinators: Mutex::default(),
             ended: Bell::default(),
+            wakers: Wakers::default(),
             store: config.store,
             clock: config.clock,
             entropy: config.entropy,
@@ -613,11 +618,13 @@ async fn supervise(shared: Arc<Shared>, mut session: Arc<Session>) {
         let keep = session.keep(&*shared.store, &shared.clock, shared.lease_ttl);
         let follow = follow(&shared, &session);
         let standing = scheduler::run(&shared, &session);
+        let wake = wakers::follow(&shared, &session);
         tokio::select! {
             biased;
             () = keep => {}
             () = follow => {}
             () = standing => {}
+            () = wake => {}
         }
         session.over.cancel();
         if shared.draining.is_cancelled() {

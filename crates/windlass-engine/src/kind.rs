@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use windlass_clock::{SharedClock, SharedEntropy};
 use windlass_model::effect::Effect;
-use windlass_model::plan::{Plan, TaskSpec, TaskTypes};
+use windlass_model::plan::{Plan, PoolUse, TaskSpec, TaskTypes};
 use windlass_model::policy::Policy;
 use windlass_model::task::Outcome;
 use windlass_model::{Failure, JobId, TaskId};
@@ -81,6 +81,11 @@ pub trait Kind: Send + Sync + 'static {
 
     /// Names that at most one job holds at a time; the job waits until all are free. `rebalance/<cluster>`.
     fn exclusive(&self, _spec: &Value) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Pools in which a job of this spec needs a place from its start to its rest; it waits until all have one.
+    fn pools(&self, _spec: &Value) -> Vec<PoolUse> {
         Vec::new()
     }
 
@@ -166,6 +171,17 @@ pub trait TaskType: Send + Sync + 'static {
     ///
     /// A failure whose class decides what follows.
     async fn run(&self, cx: &TaskContext) -> Result<Finished, Failure>;
+
+    /// For tasks that make shared resources: whether what another job has made, and put out as `output`, is still
+    /// there. Asked before it is reused; when it is gone, this task makes it again.
+    ///
+    /// # Errors
+    ///
+    /// A failure whose class decides what follows.
+    async fn still_there(&self, cx: &TaskContext, output: &Value) -> Result<bool, Failure> {
+        let _ = (cx, output);
+        Ok(true)
+    }
 
     /// A line of shell that removes what `effect` made, for people who have to clean up by hand. Run twice it does
     /// no harm.

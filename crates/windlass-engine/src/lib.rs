@@ -16,6 +16,7 @@ pub mod command;
 pub mod context;
 mod coordinator;
 mod engine;
+pub mod holders;
 pub mod kind;
 mod lease;
 pub mod probe;
@@ -25,6 +26,7 @@ pub mod snapshot;
 pub mod standing;
 mod values;
 pub mod view;
+mod wakers;
 
 pub use command::{Command, CommandReply};
 pub use context::{Intent, ProgressHandle, TaskContext, UndoInput};

@@ -119,6 +119,27 @@ pub struct TaskRecord {
     pub added_by: AddedBy,
 }
 
+/// The index entry of a shared resource that a job holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// The resource.
+    pub key: String,
+    /// The task that stands for it.
+    pub task: TaskId,
+}
+
+/// Who holds a place in a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotHolder {
+    /// The job.
+    pub job: JobId,
+    /// Its task; `None`: the job as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskId>,
+    /// Since when.
+    pub since: Timestamp,
+}
+
 /// The head of a job's log. Written with every batch of changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {

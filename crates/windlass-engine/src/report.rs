@@ -1,11 +1,12 @@
 //! What a job did, with receipts.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
-use windlass_model::effect::{EffectState, Leftover};
+use windlass_model::effect::{Effect, EffectState, Leftover};
 use windlass_model::job::{Closing, JobState, JobStatus};
 use windlass_model::log::{Level, LogEntry};
 use windlass_model::task::Outcome;
@@ -13,8 +14,8 @@ use windlass_model::{Failure, JobId};
 use windlass_store::Store;
 
 use crate::EngineError;
-use crate::coordinator::image::{Counts, JobImage};
-use crate::kind::Kinds;
+use crate::coordinator::image::{Counts, JobImage, Task};
+use crate::kind::{Kinds, TaskType};
 use crate::view;
 
 /// Warnings and errors that a report lists; the log has them all.
@@ -165,18 +166,23 @@ pub(crate) fn leftovers(image: &JobImage, kinds: &Kinds) -> Vec<Leftover> {
     tasks.sort_unstable_by_key(|task| task.spec.id);
     let left = tasks.into_iter().flat_map(|task| {
         let task_type = kinds.task_type(&task.spec.task_type);
-        task.effects.values().filter(|effect| effect.may_exist()).map(move |effect| Leftover {
-            task: task.spec.name(),
-            action: effect.action.clone(),
-            key: effect.key.clone(),
-            target: effect.target.clone(),
-            state: effect.state,
-            external_id: effect.external_id.clone(),
-            shared: task.spec.shared.as_ref().map(|shared| shared.key.clone()),
-            command: task_type.and_then(|task_type| task_type.clean_up_command(effect)),
-        })
+        task.effects.values().filter(|effect| effect.may_exist()).map(move |effect| leftover(task, task_type, effect))
     });
     left.collect()
+}
+
+/// An effect as something that is left.
+pub(crate) fn leftover(task: &Task, task_type: Option<&Arc<dyn TaskType>>, effect: &Effect) -> Leftover {
+    Leftover {
+        task: task.spec.name(),
+        action: effect.action.clone(),
+        key: effect.key.clone(),
+        target: effect.target.clone(),
+        state: effect.state,
+        external_id: effect.external_id.clone(),
+        shared: task.spec.shared.as_ref().map(|shared| shared.key.clone()),
+        command: task_type.and_then(|task_type| task_type.clean_up_command(effect)),
+    }
 }
 
 /// A shell script that removes what a job has left. Lines that no task type knows how to write are comments which

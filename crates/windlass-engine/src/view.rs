@@ -1,7 +1,9 @@
 //! Jobs as people see them, read from any store, also while another process runs them.
 
+mod held;
 mod wait;
 
+pub use held::{SharedView, shared};
 pub use wait::Wait;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -182,7 +184,7 @@ pub async fn job(store: &dyn Store, kinds: &Kinds, id: JobId, now: Timestamp) ->
     let mut specs: Vec<Arc<TaskSpec>> = image.tasks.values().map(|task| task.spec.clone()).collect();
     sort_by_dependencies(&mut specs);
     let held = store.get(&keys::claim(id)).await?.is_some();
-    let tasks = specs
+    let mut tasks: Vec<TaskView> = specs
         .iter()
         .map(|spec| {
             let task = &image.tasks[&spec.id];
@@ -199,10 +201,22 @@ pub async fn job(store: &dyn Store, kinds: &Kinds, id: JobId, now: Timestamp) ->
             }
         })
         .collect();
+    for task in &mut tasks {
+        if task.waits == [Wait::Place] {
+            let found = held::waits(store, &image, task.id).await?;
+            if !found.is_empty() {
+                task.waiting_on = found.iter().map(Wait::to_string).collect();
+                task.waits = found;
+            }
+        }
+    }
     let mut waits = Vec::new();
     match image.status.state {
         JobState::Pending => {
             if let Some(kind) = kinds.kind(&image.record.kind) {
+                for pool in kind.pools(&image.record.spec) {
+                    waits.extend(held::full_pool(store, &image, &pool).await?);
+                }
                 for name in kind.exclusive(&image.record.spec) {
                     if let Some(entry) = store.get(&keys::slot(&name)).await?
                         && entry.value != id.to_string().as_bytes()

@@ -183,6 +183,9 @@ pub struct JobStatus {
     /// Counts how often the plan was activated: 1 at first, more with each undo or retry with new tasks.
     #[serde(default)]
     pub generation: u32,
+    /// Keys of the places in pools that the job as a whole holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slots: Vec<String>,
     /// The last command id and what it led to, so that repeating a command repeats the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_request: Option<String>,
@@ -293,6 +296,7 @@ impl JobStatus {
             undo_at: None,
             closing: None,
             generation: 0,
+            slots: Vec::new(),
             last_request: None,
         }
     }

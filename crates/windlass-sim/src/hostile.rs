@@ -40,6 +40,10 @@ pub enum Sabotage {
     NoFence,
     /// A lease that has expired is reported as alive: `safe_until` means nothing.
     LeaseNeverEnds,
+    /// Records of shared resources are written without comparing that nobody else has changed them.
+    NoSharedCompare,
+    /// The record of a shared resource and what goes with it are written one after the other.
+    SplitsShared,
     /// Commits are confirmed although a part of them never happened.
     ForgetsCommits,
 }
@@ -105,7 +109,21 @@ impl Store for HostileStore {
             Sabotage::ForgetsCommits if self.entropy.fraction() < 0.02 => {
                 return Ok(Committed::At(self.inner.revision().await?));
             }
-            Sabotage::None | Sabotage::LeaseNeverEnds | Sabotage::ForgetsCommits => {}
+            Sabotage::NoSharedCompare => {
+                txn.compares.retain(|compare| !compare.key().starts_with(keys::SHARED));
+            }
+            Sabotage::SplitsShared if txn.ops.iter().any(|op| op.key().starts_with(keys::SHARED)) => {
+                let (shared, rest) = txn.ops.into_iter().partition(|op| op.key().starts_with(keys::SHARED));
+                let first = Txn { compares: txn.compares.clone(), ops: shared };
+                if let Committed::Conflict(found) = self.inner.commit(first).await? {
+                    return Ok(Committed::Conflict(found));
+                }
+                // Time enough for a process to die between the two.
+                self.clock.sleep(Duration::from_millis(self.entropy.next_u64() % 2_000)).await;
+                txn.compares.retain(|compare| !compare.key().starts_with(keys::SHARED));
+                txn.ops = rest;
+            }
+            Sabotage::None | Sabotage::LeaseNeverEnds | Sabotage::ForgetsCommits | Sabotage::SplitsShared => {}
         }
         let committed = if self.entropy.fraction() < self.hostility.late {
             let (inner, clock) = (self.inner.clone(), self.clock.clone());

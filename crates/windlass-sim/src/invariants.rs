@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use windlass_engine::records::{AddedBy, JobRecord, TaskRecord, decode};
+use windlass_engine::holders::SharedRecord;
+use windlass_engine::records::{AddedBy, Hold, JobRecord, SlotHolder, TaskRecord, decode};
 use windlass_model::effect::{Effect, EffectState};
 use windlass_model::job::{JobState, JobStatus};
 use windlass_model::log::LogEntry;
@@ -54,7 +55,12 @@ pub async fn check(store: &dyn Store, seen: &mut Seen) -> Vec<String> {
             seen.tasks.insert((*id, *task), status.clone());
         }
     }
+    check_shared(&entries, &jobs, &mut wrong);
+    check_pools(&entries, &jobs, &mut wrong);
     for entry in entries.iter().filter(|entry| entry.key.starts_with(keys::SLOTS)) {
+        if keys::pool_of_slot(&entry.key).is_some() {
+            continue;
+        }
         let holder = String::from_utf8_lossy(&entry.value).parse::<JobId>().ok();
         let over = holder.and_then(|id| jobs.get(&id)).is_none_or(|job| !job.status.state.is_active());
         if over {
@@ -62,6 +68,70 @@ pub async fn check(store: &dyn Store, seen: &mut Seen) -> Vec<String> {
         }
     }
     wrong
+}
+
+/// Holder sets and the index of each job say the same, and only jobs that are not over hold anything.
+fn check_shared(entries: &[Entry], jobs: &BTreeMap<JobId, Job>, wrong: &mut Vec<String>) {
+    let indexed: BTreeSet<(JobId, String)> = entries
+        .iter()
+        .filter(|entry| entry.key.starts_with("job/") && entry.key.contains("/h/"))
+        .filter_map(|entry| Some((entry.key.split('/').nth(1)?.parse().ok()?, decode::<Hold>(entry).ok()?.key)))
+        .collect();
+    let going = |job: &JobId| entries.iter().any(|entry| entry.key == keys::gone(*job));
+    let mut held = BTreeSet::new();
+    for entry in entries.iter().filter(|entry| entry.key.starts_with(keys::SHARED)) {
+        let Ok(record) = decode::<SharedRecord>(entry) else {
+            wrong.push(format!("{} cannot be read", entry.key));
+            continue;
+        };
+        if record.holders.is_empty() && !record.permanent {
+            wrong.push(format!("4: nobody holds {}, which is {}", record.key, record.state.as_str()));
+        }
+        for job in record.holders.keys().filter(|job| !going(job)) {
+            if jobs.get(job).is_none_or(|job| job.status.state == JobState::Finished) {
+                wrong.push(format!("5: {} is held by job {job}, which is over", record.key));
+            }
+            held.insert((*job, record.key.clone()));
+        }
+    }
+    for (job, key) in held.symmetric_difference(&indexed).filter(|(job, _)| !going(job)) {
+        wrong.push(format!("5: the record of {key} and the index of job {job} do not say the same"));
+    }
+    for (job, key) in &indexed {
+        if jobs.get(job).is_some_and(|job| job.status.state == JobState::Finished) {
+            wrong.push(format!("7: {job} is over and still holds {key}"));
+        }
+    }
+}
+
+/// No pool has more holders than places, and every place is held by what says so itself.
+fn check_pools(entries: &[Entry], jobs: &BTreeMap<JobId, Job>, wrong: &mut Vec<String>) {
+    let mut sizes: BTreeMap<&str, usize> = BTreeMap::new();
+    for pool in jobs.values().flat_map(|job| job.tasks.values()).flat_map(|record| &record.spec.pools) {
+        let size = sizes.entry(&pool.pool).or_default();
+        *size = (*size).max(usize::try_from(pool.size).unwrap_or(usize::MAX));
+    }
+    let mut held: BTreeMap<&str, usize> = BTreeMap::new();
+    for entry in entries {
+        let Some((pool, _)) = keys::pool_of_slot(&entry.key) else { continue };
+        *held.entry(pool).or_default() += 1;
+        let Ok(holder) = decode::<SlotHolder>(entry) else {
+            wrong.push(format!("{} cannot be read", entry.key));
+            continue;
+        };
+        let slots = jobs.get(&holder.job).and_then(|job| match holder.task {
+            None => Some(&job.status.slots),
+            Some(task) => job.statuses.get(&task).map(|status| &status.slots),
+        });
+        if !slots.is_some_and(|slots| slots.contains(&entry.key)) {
+            wrong.push(format!("7: {} is held by job {}, which does not know of it", entry.key, holder.job));
+        }
+    }
+    for (pool, held) in held {
+        if sizes.get(pool).is_some_and(|size| held > *size) {
+            wrong.push(format!("10: {held} hold a place in the pool {pool} of {}", sizes[pool]));
+        }
+    }
 }
 
 fn jobs(entries: &[Entry]) -> BTreeMap<JobId, Job> {

@@ -12,6 +12,7 @@ pub mod invariants;
 pub mod matrix;
 #[cfg(feature = "s3")]
 pub mod s3;
+pub mod sharing;
 pub mod simulation;
 #[cfg(feature = "vald")]
 pub mod vald;

@@ -33,8 +33,12 @@ pub struct Case {
     pub kinds: Kinds,
     /// The job.
     pub request: JobRequest,
-    /// Given when the job is completed: `Undo` makes the matrix cover undoing too.
+    /// Jobs of other names that are run after it, one after the other.
+    pub others: Vec<JobRequest>,
+    /// Given to each job when all are completed: `Undo` makes the matrix cover undoing too.
     pub then: Option<Command>,
+    /// Whether the last job is given the command first.
+    pub reversed: bool,
     /// The folder for files of jobs. Survives the kill.
     pub work_dir: std::path::PathBuf,
     /// What is there in the end, as text that is compared: the same for runs that end the same.
@@ -228,25 +232,45 @@ async fn run(case: Case, stopper: &Arc<Stopper>) -> String {
     }
 }
 
-/// What a person does: submits the job unless it is there, waits, gives the command unless it was given.
+/// What a person does: submits the jobs unless they are there, waits, gives the commands unless they were given.
 async fn live(engine: &Engine, store: &MemoryStore, case: &Case) -> Result<String, String> {
     let text = |error: windlass_engine::EngineError| error.to_string();
-    let job: JobId = match view::jobs(store).await.map_err(text)?.first() {
-        Some(job) => job.id,
-        None => engine.submit(case.request.clone()).await.map_err(text)?,
-    };
-    let mut status = engine.wait(job).await.map_err(text)?;
-    if let Some(command) = case.then.clone()
-        && status.state == JobState::Completed
-    {
-        match engine.command(job, command, Some("then".into())).await.map_err(text)? {
-            CommandReply::Done(_) | CommandReply::Deleted { .. } => {}
-            CommandReply::Refused(why) => return Err(why),
-        }
-        status = engine.wait(job).await.map_err(text)?;
+    let mut jobs: Vec<JobId> = Vec::new();
+    for request in std::iter::once(&case.request).chain(&case.others) {
+        let there = view::jobs(store).await.map_err(text)?;
+        let job = match there.iter().find(|job| job.name == request.name) {
+            Some(job) => job.id,
+            None => engine.submit(request.clone()).await.map_err(text)?,
+        };
+        engine.wait(job).await.map_err(text)?;
+        jobs.push(job);
     }
-    let kinds = engine.kinds();
-    let view = view::job(store, kinds, job, engine.now()).await.map_err(text)?;
+    if let Some(command) = &case.then {
+        let mut order = jobs.clone();
+        if case.reversed {
+            order.reverse();
+        }
+        for job in order {
+            if engine.wait(job).await.map_err(text)?.state != JobState::Completed {
+                continue;
+            }
+            match engine.command(job, command.clone(), Some("then".into())).await.map_err(text)? {
+                CommandReply::Done(_) | CommandReply::Deleted { .. } => {}
+                CommandReply::Refused(why) => return Err(why),
+            }
+            engine.wait(job).await.map_err(text)?;
+        }
+    }
+    let mut ends = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        ends.push(end_of(engine, store, job).await.map_err(text)?);
+    }
+    Ok(ends.join(" | "))
+}
+
+async fn end_of(engine: &Engine, store: &MemoryStore, job: JobId) -> Result<String, windlass_engine::EngineError> {
+    let status = engine.wait(job).await?;
+    let view = view::job(store, engine.kinds(), job, engine.now()).await?;
     let mut tasks: Vec<String> = view
         .tasks
         .iter()

@@ -21,7 +21,7 @@ use windlass_model::effect::{Effect, EffectEvent, EffectState};
 use windlass_model::plan::{Plan, TaskSpec};
 use windlass_model::policy::Policy;
 use windlass_model::progress::Progress;
-use windlass_model::{ErrorClass, Failure, TaskId};
+use windlass_model::{Digest, ErrorClass, Failure, TaskId};
 
 /// How the world misbehaves.
 #[derive(Clone, Copy, Debug, Default)]
@@ -93,6 +93,11 @@ impl World {
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.state().calls
+    }
+
+    /// Removes a thing behind everybody's back.
+    pub fn lose(&self, name: &str) {
+        self.state().things.remove(name);
     }
 
     /// Whether a thing exists.
@@ -183,6 +188,12 @@ pub struct Step {
     /// How long it waits once its dependencies have ended, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
+    /// The shared resource that it makes, and how that shall be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<(String, String)>,
+    /// Makes one of its own when the shared resource is there and is otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub private: bool,
     /// A pool in which it needs a place, and the pool's size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<(String, u32)>,
@@ -193,6 +204,13 @@ impl Step {
     #[must_use]
     pub fn new(name: impl Into<String>, makes: u32) -> Self {
         Self { name: name.into(), makes, ..Self::default() }
+    }
+
+    /// A step that makes the shared resource `key`.
+    #[must_use]
+    pub fn sharing(key: impl Into<String>, makes: u32) -> Self {
+        let key = key.into();
+        Self { shared: Some((key.clone(), "usual".into())), ..Self::new(key, makes) }
     }
 
     /// Makes it require another.
@@ -274,6 +292,12 @@ fn task_of(make: impl Fn(&str, &str) -> TaskSpec, id_of: impl Fn(&str) -> TaskId
     }
     task.needs_approval = step.asks.clone();
     task.delay_ms = step.delay_ms;
+    if let Some((key, definition)) = &step.shared {
+        task = task.shared(key, Digest::of(definition.as_bytes()));
+        if step.private {
+            task = task.private_on_conflict();
+        }
+    }
     if let Some((pool, size)) = &step.pool {
         task = task.pool(pool, *size);
     }
@@ -333,6 +357,9 @@ struct StepTask {
 
 /// The name of the `n`th thing of a step.
 fn thing(cx: &TaskContext, of: TaskId, n: u32) -> String {
+    if let Some(shared) = cx.spec().shared.as_ref().filter(|_| !cx.is_private_copy()) {
+        return format!("shared/{}/{n}", shared.key);
+    }
     format!("{}/{of}/{n}", cx.job())
 }
 
@@ -404,6 +431,11 @@ impl TaskType for StepTask {
             task_of(|task_type, resource| cx.new_task(task_type, resource), id_of, added)
         });
         Ok(Finished { output: json!({"made": step.makes, "got": got}), add: add.collect() })
+    }
+
+    async fn still_there(&self, cx: &TaskContext, output: &Value) -> Result<bool, Failure> {
+        let made = output.get("made").and_then(Value::as_u64).unwrap_or(0);
+        Ok((0..u32::try_from(made).unwrap_or(0)).all(|n| self.world.exists(&thing(cx, cx.spec().id, n))))
     }
 
     fn clean_up_command(&self, effect: &Effect) -> Option<String> {

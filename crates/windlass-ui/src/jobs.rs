@@ -160,7 +160,8 @@ fn row(job: &JobSummary, frame: &Frame) -> Markup {
                             }
                         }
                     }
-                    (None, _) => span .none { "–" },
+                    // What has ended is not counted anew for a list.
+                    (None, _) => span .none { (if job.state.is_active() { "–" } else { "ended" }) },
                 }
             }
             td .number data-label="Worked" { (span_ms(job.elapsed_ms)) }

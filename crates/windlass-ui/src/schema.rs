@@ -1,5 +1,7 @@
 //! A JSON Schema as people read it: members, what they take, what they mean.
 
+use std::fmt::Write as _;
+
 use maud::{Markup, html};
 use serde_json::Value;
 
@@ -102,6 +104,51 @@ fn takes(root: &Value, part: &Value) -> String {
     }
 }
 
+/// A job file to begin with: what has to be there, with what each member takes.
+pub(crate) fn skeleton(kind: &str, schema: Option<&Value>) -> String {
+    let mut text = format!("kind: {kind}\nname: my-{kind}\nspec:\n");
+    let before = text.len();
+    if let Some(schema) = schema {
+        required(schema, schema, 1, &mut text);
+    }
+    if text.len() == before {
+        text.truncate(text.trim_end().len());
+        text += " {}\n";
+    }
+    text
+}
+
+/// The members that an object must have, as YAML.
+fn required(root: &Value, part: &Value, depth: usize, text: &mut String) {
+    let part = resolved(root, part);
+    let names = part.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    for name in names.take(MEMBERS) {
+        let Some(member) = part.get("properties").and_then(|all| all.get(name)) else { continue };
+        let indent = "  ".repeat(depth);
+        let target = resolved(root, member);
+        let takes = takes(root, member);
+        let object = target.get("properties").is_some() && depth < DEPTH;
+        let _ = if object {
+            writeln!(text, "{indent}{name}:")
+        } else {
+            let value = match target.get("default").or_else(|| target.get("enum").and_then(|values| values.get(0))) {
+                Some(value) => value.to_string(),
+                None => match target.get("type").and_then(Value::as_str) {
+                    Some("integer" | "number") => "0".to_owned(),
+                    Some("boolean") => "false".to_owned(),
+                    Some("array") => "[]".to_owned(),
+                    Some("object") => "{}".to_owned(),
+                    _ => "\"\"".to_owned(),
+                },
+            };
+            writeln!(text, "{indent}{name}: {value}  # {}", takes.replace(['\n', '\r'], " "))
+        };
+        if object {
+            required(root, target, depth + 1, text);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,5 +171,23 @@ mod tests {
             assert!(text.contains(part), "{part} is not in {text}");
         }
         assert!(text.len() < 10_000);
+    }
+
+    #[test]
+    fn a_skeleton_has_what_must_be_there() {
+        let schema = json!({
+            "required": ["mode", "cluster"],
+            "properties": {
+                "mode": {"enum": ["drain", "deviation"]},
+                "cluster": {"required": ["name"], "properties": {"name": {"type": "string"}, "size": {"type": "integer"}}},
+                "force": {"type": "boolean"},
+            },
+        });
+        let text = skeleton("rebalance", Some(&schema));
+        assert_eq!(
+            text,
+            "kind: rebalance\nname: my-rebalance\nspec:\n  mode: \"drain\"  # drain | deviation\n  cluster:\n    name: \"\"  # string\n"
+        );
+        assert_eq!(skeleton("x", None), "kind: x\nname: my-x\nspec: {}\n");
     }
 }

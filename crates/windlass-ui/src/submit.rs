@@ -38,11 +38,16 @@ fn form(view: &SubmitView) -> Markup {
             lines.entry(line).or_insert_with(Vec::new).push(message);
             lines
         });
-    let rows = view.text.lines().count().clamp(14, 32);
+    let chosen = view.kinds.iter().find(|kind| view.kind.as_deref() == Some(&kind.name));
+    let text = match chosen {
+        Some(kind) if view.text.is_empty() => schema::skeleton(&kind.name, kind.schema.as_ref()),
+        _ => view.text.clone(),
+    };
+    let rows = text.lines().count().clamp(14, 32);
     html! {
         section aria-labelledby="file-title" {
             h2 #file-title { "Job file" }
-            @if !faults.is_empty() { (pointed(&view.text, &faults)) }
+            @if !faults.is_empty() { (pointed(&text, &faults)) }
             form #submit-form method="post" action="/submit" {
                 input type="hidden" name="key" value=(view.frame.key);
                 div .field .file-field hidden {
@@ -52,7 +57,7 @@ fn form(view: &SubmitView) -> Markup {
                 div .field {
                     label for="job-text" { "YAML or JSON" }
                     textarea #job-text name="text" rows=(rows) spellcheck="false" autocapitalize="off" autocomplete="off"
-                        required aria-describedby="job-text-note" aria-invalid=[(!faults.is_empty()).then_some("true")] { "\n" (view.text) }
+                        required aria-describedby="job-text-note" aria-invalid=[(!faults.is_empty()).then_some("true")] { "\n" (text) }
                     p .fine #job-text-note { "Nothing happens before you submit it. A preview changes nothing." }
                 }
                 div .answers {
@@ -169,8 +174,8 @@ fn about(view: &SubmitView, kind: &KindInfo) -> Markup {
         article .kind .chosen[chosen] {
             h3 { (kind.name) }
             p { (kind.about) }
-            @if chosen { p .fine { "Its example is in the box." } }
-            @else { p { a href=(link("/submit", &[("kind", Some(&kind.name))])) { "Begin with an example" } } }
+            @if chosen { p .fine { "What it must have is in the box." } }
+            @else { p { a href=(link("/submit", &[("kind", Some(&kind.name))])) { "Begin with what it must have" } } }
             @if let Some(schema) = &kind.schema {
                 details { summary { "Members of " code { "spec" } } (schema::members(schema)) }
             }

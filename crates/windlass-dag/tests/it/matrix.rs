@@ -36,6 +36,8 @@ async fn case(tasks: fn(&str, &Peer) -> Value, then: Option<Command>) -> Case {
         clock: SystemClock::real(),
         kinds: Kinds::new().with(DagKind::new(DagConfig::foreground())),
         request,
+        others: Vec::new(),
+        reversed: false,
         then,
         work_dir,
         fingerprint: Box::new(move || {

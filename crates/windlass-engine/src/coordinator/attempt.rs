@@ -18,7 +18,7 @@ use windlass_model::task::{Outcome, Output};
 use windlass_model::{Epoch, ErrorClass, Failure, TaskId};
 
 use super::image::Place;
-use super::{Coordinator, Message};
+use super::{Coordinator, Message, shared};
 use crate::EngineError;
 use crate::context::{TaskContext, UndoInput};
 use crate::engine::Shared;
@@ -87,6 +87,13 @@ impl Attempts {
 
     pub(super) fn changes_nothing(&self, spec: &TaskSpec) -> bool {
         self.type_of(&spec.task_type).is_some_and(|task_type| !task_type.changes_outside())
+    }
+
+    /// Gives back a place that was taken for a task which does not start.
+    pub(super) fn give_back(&mut self, id: TaskId) {
+        if self.taken.remove(&id).is_some() {
+            self.shared.place_freed.ring();
+        }
     }
 
     /// Takes a place for a task, if there is one.
@@ -196,6 +203,8 @@ impl Coordinator {
             Some(replaced) => values::fetch(&*self.shared.store, self.image.id(), replaced).await?,
             None => spec.input.clone(),
         };
+        let reuse = self.reuse.remove(&id);
+        let task = &self.image.tasks[&id];
         let cancel = CancellationToken::new();
         let mut context = TaskContext {
             job: self.image.id(),
@@ -208,6 +217,8 @@ impl Coordinator {
             checkpoint,
             effects: task.effects.values().cloned().collect(),
             undo,
+            shared: task.status.shared,
+            reuse,
             clock: self.shared.clock.clone(),
             entropy: self.shared.entropy.clone(),
             work_dir: self.shared.work_dir(self.image.id()),
@@ -301,8 +312,14 @@ impl Coordinator {
 
 /// Runs the code of a task type. A panic in it is a failure of the task, not of the engine.
 async fn run(task_type: &dyn TaskType, context: &TaskContext) -> Result<Finished, Failure> {
-    let work =
-        async { if context.undo.is_some() { task_type.undo(context).await } else { task_type.run(context).await } };
+    let work = async {
+        match (&context.undo, &context.reuse) {
+            (Some(_), _) => task_type.undo(context).await,
+            (None, Some(output)) if task_type.still_there(context, output).await? => Ok(Finished::with(output.clone())),
+            (None, Some(_)) => Err(shared::gone()),
+            (None, None) => task_type.run(context).await,
+        }
+    };
     match AssertUnwindSafe(work).catch_unwind().await {
         Ok(result) => result,
         Err(panic) => {

@@ -34,7 +34,13 @@ impl Coordinator {
                 Ok(()) => self.begin_undo(Closing::Undo).await?,
             },
             Command::Confirm => self.confirm().await?,
-            Command::IgnoreLeftovers => self.order(JobEvent::IgnoreLeftovers)?,
+            Command::IgnoreLeftovers => match self.fits(&JobEvent::IgnoreLeftovers) {
+                Err(why) => Some(why),
+                Ok(()) => {
+                    self.abandon_all().await?;
+                    self.order(JobEvent::IgnoreLeftovers)?
+                }
+            },
             Command::Retry { failed_only, from, inputs } => match self.fits(&JobEvent::Retry) {
                 Err(why) => Some(why),
                 Ok(()) => self.begin_retry(failed_only, from, inputs).await?,
@@ -113,6 +119,9 @@ impl Coordinator {
         if let Some((name, holder)) = self.held_name().await? {
             return Ok(Some(format!("{name} is held by job {holder}; retry when that job has ended")));
         }
+        if let Err(pool) = self.free_slots(&self.job_pools()).await? {
+            return Ok(Some(format!("the pool {pool} is full; retry when a place in it is free")));
+        }
         let chosen = from.as_deref().map(|from| self.image.named(from)).transpose();
         let chosen = chosen.and_then(|from| self.image.to_run_again(failed_only, from)).and_then(|again| {
             let inputs = self.image.replaced_inputs(&again, inputs)?;
@@ -137,6 +146,10 @@ impl Coordinator {
         // The verdict on the new run is about the new run.
         self.image.head.warnings = 0;
         self.take_names().await?;
+        if self.take_job_slots().await?.is_some() {
+            // Taken by another job in this very moment: everything is looked at afresh.
+            return Err(EngineError::NameTaken);
+        }
         let now = self.now();
         self.image.move_job(&mut self.batch, JobEvent::Retry, now)?;
         self.batch.put(keys::active(self.image.id()), bytes::Bytes::new());

@@ -5,6 +5,7 @@
 //! When a commit fails for good the image is thrown away and loaded afresh.
 
 mod again;
+mod guard;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -22,6 +23,7 @@ use windlass_model::task::{Outcome, Output, TaskEvent, TaskState, TaskStatus};
 use windlass_model::{Epoch, Failure, JobId, TaskId, WorkerId};
 use windlass_store::{Op, keys};
 
+pub(crate) use self::guard::Blocked;
 use crate::EngineError;
 use crate::records::{AddedBy, Head, JobRecord, TaskRecord, encode};
 
@@ -170,6 +172,14 @@ pub(crate) struct JobImage {
     to_cancel: Vec<TaskId>,
     /// Tasks whose dependencies have ended and whose delay has not begun.
     to_delay: Vec<TaskId>,
+    /// Claimable tasks that need more than a place, in the same order.
+    guarded: BTreeSet<(Reverse<i32>, u64, TaskId)>,
+    /// Claimable tasks that wait for a record of the store, and what is said about it.
+    blocked: BTreeMap<TaskId, Blocked>,
+    /// Shared resources that the job holds, and the task of each that stands for that.
+    pub(crate) holds: BTreeMap<String, TaskId>,
+    /// Tasks that hold a shared resource and are about to end badly.
+    pub(crate) to_end: Vec<(TaskId, TaskEvent)>,
     /// Tasks whose success has brought others.
     adders: HashSet<TaskId>,
     pub(crate) counts: Counts,
@@ -193,6 +203,10 @@ impl JobImage {
             to_tell: VecDeque::new(),
             to_cancel: Vec::new(),
             to_delay: Vec::new(),
+            guarded: BTreeSet::new(),
+            blocked: BTreeMap::new(),
+            holds: BTreeMap::new(),
+            to_end: Vec::new(),
             adders: HashSet::new(),
             counts: Counts::default(),
             done_work: Progress::default(),
@@ -253,7 +267,11 @@ impl JobImage {
         if self.status.state != JobState::Cancelling {
             return;
         }
-        let waiting = self.tasks.values().filter(|task| matches!(task.status.state, TaskState::Waiting { .. }));
+        // What cleans up after a task is not cancelled with it.
+        let waiting = self
+            .tasks
+            .values()
+            .filter(|task| matches!(task.status.state, TaskState::Waiting { .. }) && task.spec.undoes.is_none());
         self.to_cancel = waiting.map(|task| task.spec.id).collect();
         // The order of a hash map must not reach the store: simulated runs replay.
         self.to_cancel.sort_unstable();
@@ -289,11 +307,13 @@ impl JobImage {
 
     fn make_ready(&mut self, id: TaskId) {
         self.ready_counter += 1;
+        let guarded = self.needs_more_than_a_place(id);
         if let Some(task) = self.tasks.get_mut(&id)
             && task.ready_no == 0
         {
             task.ready_no = self.ready_counter;
-            self.ready.insert((Reverse(task.spec.rank), task.ready_no, id));
+            let set = if guarded { &mut self.guarded } else { &mut self.ready };
+            set.insert((Reverse(task.spec.rank), task.ready_no, id));
         }
     }
 
@@ -313,7 +333,11 @@ impl JobImage {
             self.backoff.remove(&(moment, id));
         }
         let status = task.status.clone().apply(event, at).map_err(|error| EngineError::bug(error.to_string()))?;
-        task.status = status;
+        let before = std::mem::replace(&mut task.status, status);
+        if task.status.slots.is_empty() {
+            // In the transaction that ends the holder.
+            before.slots.into_iter().for_each(|slot| batch.delete(slot));
+        }
         *self.counts.slot(&task.status.state) += 1;
         self.running.remove(&id);
         batch.put(keys::status(job, id), encode(&task.status));
@@ -333,7 +357,11 @@ impl JobImage {
         } else {
             self.index(id);
             // Given back, or left by a worker that died, in the middle of a cancel.
-            if !ended && self.status.state == JobState::Cancelling && !self.running.contains(&id) {
+            if !ended
+                && self.status.state == JobState::Cancelling
+                && !self.running.contains(&id)
+                && spec.undoes.is_none()
+            {
                 self.to_cancel.push(id);
             }
         }
@@ -378,7 +406,7 @@ impl JobImage {
             self.to_cancel.pop();
             if matches!(self.tasks[&id].status.state, TaskState::Waiting { .. }) {
                 self.unready(id);
-                self.move_task(batch, id, TaskEvent::Cancelled, at)?;
+                self.end_badly(batch, id, TaskEvent::Cancelled, at)?;
             }
         }
         while let Some(id) = self.to_delay.last().copied() {
@@ -442,9 +470,13 @@ impl JobImage {
     }
 
     /// Takes a task out of the ready set, if it is there.
-    fn unready(&mut self, id: TaskId) {
+    pub(crate) fn unready(&mut self, id: TaskId) {
         if let Some(task) = self.tasks.get_mut(&id) {
-            self.ready.remove(&(Reverse(task.spec.rank), std::mem::take(&mut task.ready_no), id));
+            let entry = (Reverse(task.spec.rank), std::mem::take(&mut task.ready_no), id);
+            if !self.ready.remove(&entry) {
+                self.guarded.remove(&entry);
+            }
+            self.blocked.remove(&id);
         }
     }
 
@@ -468,6 +500,8 @@ impl JobImage {
     /// Derives the indexes of waiting tasks anew, after tasks that had ended wait again.
     pub(crate) fn rebuild(&mut self) {
         self.ready.clear();
+        self.guarded.clear();
+        self.blocked.clear();
         self.backoff.clear();
         self.to_tell.clear();
         self.to_delay.clear();
@@ -503,26 +537,23 @@ impl JobImage {
         let all = self.status.closing != Some(Closing::Confirm);
         let undone = |id: &TaskId| all || self.tasks.contains_key(&id.undo(job, generation));
         let mut left = self.tasks.iter().filter(|(_, task)| task.effects.values().any(Effect::may_exist));
-        !left.any(|(id, _)| undone(id))
+        !left.any(|(id, _)| undone(id)) && !self.holds.values().any(undone)
     }
 
     /// Tasks that undo what may exist outside, except for what the tasks in `keep` made; each after the undo of
     /// whatever was built upon it.
     pub(crate) fn undo_tasks(&self, generation: u32, keep: &HashSet<TaskId>) -> Vec<TaskSpec> {
         let job = self.id();
-        let has_effects = |id: &TaskId| !keep.contains(id) && self.tasks[id].effects.values().any(Effect::may_exist);
+        let held: HashSet<TaskId> = self.holds.values().copied().collect();
+        let has_effects = |id: &TaskId| {
+            !keep.contains(id) && (held.contains(id) || self.tasks[id].effects.values().any(Effect::may_exist))
+        };
         let mut ids: Vec<TaskId> = self.tasks.keys().copied().filter(|id| has_effects(id)).collect();
         ids.sort_unstable();
         ids.iter()
             .map(|id| {
                 let task = &self.tasks[id];
-                let mut undo = TaskSpec::new(job, generation, task.spec.task_type.clone(), task.spec.resource.clone());
-                undo.id = id.undo(job, generation);
-                undo.resource = format!("undo {}", task.spec.resource);
-                undo.policy.clone_from(&task.spec.policy);
-                undo.size = task.spec.size;
-                undo.undoes = Some(*id);
-                undo.pools.clone_from(&task.spec.pools);
+                let mut undo = self.undo_of(*id, generation);
                 // The nearest tasks downstream that have something to undo.
                 let mut seen = HashSet::new();
                 let mut look = task.dependants.clone();
@@ -778,7 +809,7 @@ impl JobImage {
             )
             .hint("look at the worker's own log and memory, then `windlass retry` the job");
             self.log(batch, at, Level::Error, "task.poisoned", Some(id), |_| failure.to_string());
-            self.move_task(batch, id, TaskEvent::Poisoned(Box::new(failure)), at)?;
+            self.end_badly(batch, id, TaskEvent::Poisoned(Box::new(failure)), at)?;
         }
         Ok(())
     }

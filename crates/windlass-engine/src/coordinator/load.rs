@@ -11,7 +11,7 @@ use windlass_store::{Entry, Store, budget, keys};
 
 use super::image::{Checkpoint, JobImage};
 use crate::EngineError;
-use crate::records::{AddedBy, Head, JobRecord, TaskRecord, decode};
+use crate::records::{AddedBy, Head, Hold, JobRecord, TaskRecord, decode};
 use crate::values;
 
 /// Reads everything of `job`; `None` when there is no such job.
@@ -51,6 +51,13 @@ pub(crate) async fn load(store: &dyn Store, job: JobId) -> Result<Option<JobImag
         }
     }
     let mut image = JobImage::new(record, status, head);
+    // Before the tasks: which of them need more than a place hangs on it.
+    each(store, &keys::holds(job), |entry| {
+        let hold: Hold = decode(entry)?;
+        image.holds.insert(hold.key, hold.task);
+        Ok(())
+    })
+    .await?;
     image.insert(tasks);
     adders.into_iter().for_each(|task| image.note_adder(task));
     each(store, &keys::effects(job), |entry| {

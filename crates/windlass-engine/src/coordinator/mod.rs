@@ -15,14 +15,17 @@
 mod approvals;
 mod attempt;
 mod commands;
+mod guarded;
 pub(crate) mod image;
 pub(crate) mod load;
+mod pools;
 pub(crate) mod removal;
+mod shared;
 mod stage;
 
 pub(crate) use stage::plan_failure;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +45,7 @@ use windlass_store::{Committed, Compare, Revision, StoreError, Txn, keys};
 use self::attempt::Attempts;
 use self::image::{Batch, JobImage};
 use crate::EngineError;
+use crate::bell::Bell;
 use crate::command::{Command, CommandReply};
 use crate::engine::Shared;
 use crate::kind::Finished;
@@ -152,6 +156,13 @@ pub(crate) struct Coordinator {
     /// Waiting for a place: set when something could be claimed but for that.
     wants_place: bool,
     shutting_down: bool,
+    /// Rings when something changed that a task waits for.
+    woken: Arc<Bell>,
+    woken_seen: u64,
+    /// What shared resources put out that claimed tasks are about to reuse.
+    reuse: BTreeMap<TaskId, Value>,
+    /// Pools in whose queues the job stands.
+    queued: BTreeSet<String>,
     /// The job's records are marked to be deleted: nothing may be written to them any more.
     deleted: bool,
 }
@@ -193,6 +204,10 @@ impl Coordinator {
             progress_stored: Duration::ZERO,
             wants_place: false,
             shutting_down: false,
+            woken: Arc::default(),
+            woken_seen: 0,
+            reuse: BTreeMap::new(),
+            queued: BTreeSet::new(),
             deleted: false,
         };
         let end = match coordinator.work().await {
@@ -253,7 +268,7 @@ impl Coordinator {
             if self.deleted {
                 return self.end_deleted().await;
             }
-            let more = self.step()?;
+            let more = self.step()? | self.end_holding().await? | self.claim_guarded().await?;
             let rests = !more && self.comes_to_rest().await?;
             let began = self.flush(rests).await?;
             if rests && !self.image.status.state.is_active() {
@@ -338,6 +353,9 @@ impl Coordinator {
             }
             JobState::Undoing if verdict.is_some() => {
                 let undone = self.image.undo_is_complete();
+                if undone && self.image.status.closing == Some(Closing::Confirm) {
+                    self.make_permanent().await?;
+                }
                 let event = if undone { JobEvent::Undone } else { JobEvent::UndoIncomplete };
                 self.image.move_job(&mut self.batch, event, now)?;
                 // What undid itself tries again by itself.
@@ -382,6 +400,10 @@ impl Coordinator {
             for name in self.shared.exclusive_names(&self.image.record) {
                 self.batch.delete(keys::slot(&name));
             }
+            if !self.image.status.slots.is_empty() {
+                self.give_job_slots_back();
+            }
+            self.queue_for(BTreeSet::new());
             self.batch.delete(keys::claim(self.image.id()));
         }
         if self.batch.is_empty() {
@@ -504,6 +526,7 @@ impl Coordinator {
                 std::future::pending::<()>().await;
             }
         };
+        let (woken, woken_seen) = (self.woken.clone(), self.woken_seen);
         let shutting_down = self.shutting_down;
         let draining = self.shared.draining.clone();
         let message = tokio::select! {
@@ -520,6 +543,7 @@ impl Coordinator {
                 None => return Ok(Some(End::SessionOver)),
             },
             () = place => None,
+            () = woken.after(woken_seen) => None,
             () = async {
                 match timer {
                     Some(duration) => clock.sleep(duration).await,
@@ -692,6 +716,12 @@ impl Coordinator {
             (Err(failure), Some(stopped)) if failure.class == ErrorClass::Interrupted => Err(stopped.failure()),
             (result, _) => result,
         };
+        if let Err(failure) = &result
+            && failure.code == shared::GONE
+            && self.made_absent(id).await?
+        {
+            return Ok(());
+        }
         let accepted = match result {
             Ok(finished) => self.accept(id, epoch, finished).await?,
             Err(failure) => Err(failure),
@@ -713,6 +743,9 @@ impl Coordinator {
             && let Some(left) = self.image.left_by(undone)
         {
             return Ok(Err(Failure::permanent("undo_incomplete", format!("undoing left effect {left} in place"))));
+        }
+        if let Some(accepted) = self.accept_shared(id, &finished).await? {
+            return Ok(accepted);
         }
         let output = match values::keep(&*self.shared.store, self.image.id(), finished.output).await {
             Ok(output) => output,
@@ -755,14 +788,12 @@ impl Coordinator {
         };
         let verdict = policy.verdict(&failure, status.failures + 1, spent, self.shared.entropy.fraction());
         self.batch.label = "fail";
+        // What cleans up after a task is not cancelled with it.
+        let cancelling = self.image.status.state == JobState::Cancelling && self.image.tasks[&id].spec.undoes.is_none();
         match verdict {
-            Verdict::Release if self.image.status.state == JobState::Cancelling => {
-                self.image.move_task(&mut self.batch, id, TaskEvent::Cancelled, now)
-            }
+            Verdict::Release if cancelling => self.image.end_badly(&mut self.batch, id, TaskEvent::Cancelled, now),
             Verdict::Release => self.image.move_task(&mut self.batch, id, TaskEvent::Released, now),
-            Verdict::Retry(_) if self.image.status.state == JobState::Cancelling => {
-                self.image.move_task(&mut self.batch, id, TaskEvent::Cancelled, now)
-            }
+            Verdict::Retry(_) if cancelling => self.image.end_badly(&mut self.batch, id, TaskEvent::Cancelled, now),
             Verdict::Retry(wait) => {
                 let ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
                 let retry_at = Timestamp::from_millisecond(now.as_millisecond().saturating_add(ms)).unwrap_or(now);
@@ -777,7 +808,7 @@ impl Coordinator {
                 self.image.log(&mut self.batch, now, Level::Error, "task.failed", Some(id), |name| {
                     format!("{name} failed: {failure}")
                 });
-                self.image.move_task(&mut self.batch, id, TaskEvent::Failed(Box::new(failure)), now)
+                self.image.end_badly(&mut self.batch, id, TaskEvent::Failed(Box::new(failure)), now)
             }
             Verdict::PauseJob => {
                 self.image.log(&mut self.batch, now, Level::Error, "job.attention", Some(id), |name| {

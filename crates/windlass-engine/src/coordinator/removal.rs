@@ -5,7 +5,7 @@
 //! harmless. The mark goes last.
 
 use windlass_model::JobId;
-use windlass_model::effect::Effect;
+use windlass_model::effect::{Effect, Leftover};
 use windlass_model::job::JobState;
 use windlass_store::{Committed, Compare, Revision, StoreError, Txn, budget, keys};
 
@@ -13,9 +13,14 @@ use super::{Coordinator, End, load};
 use crate::EngineError;
 use crate::command::CommandReply;
 use crate::engine::Shared;
+use crate::holders::SharedRecord;
 use crate::lease::Session;
+use crate::records::{Hold, decode, encode};
 use crate::report;
 
+/// Places in pools, and queues, that are left together with the mark; more than a worker has places.
+const MOST_SLOTS: usize = 64;
+const MOST_QUEUES: usize = 16;
 /// Keys deleted in one transaction.
 const CHUNK: usize = 90;
 
@@ -24,7 +29,8 @@ impl Coordinator {
     pub(super) async fn delete(&mut self, force: bool) -> Result<CommandReply, EngineError> {
         let status = &self.image.status;
         let at_rest = matches!(status.state, JobState::Completed | JobState::Finished);
-        let left = self.image.tasks.values().flat_map(|task| task.effects.values()).any(Effect::may_exist);
+        let left = !self.image.holds.is_empty()
+            || self.image.tasks.values().flat_map(|task| task.effects.values()).any(Effect::may_exist);
         if !force && (!at_rest || (status.state == JobState::Completed && left)) {
             let why = match status.state {
                 JobState::Completed => "what it has made can still be undone; undo or confirm it first, or use force",
@@ -35,13 +41,31 @@ impl Coordinator {
         // Whatever runs is stopped where it stands; its records are about to go.
         self.attempts.abort_all();
         self.flush(false).await?;
-        let leftovers = report::leftovers(&self.image, &self.shared.kinds);
+        let leftovers = self.left_behind().await?;
         self.mark().await?;
         self.deleted = true;
         if !leftovers.is_empty() {
             tracing::warn!(job = %self.image.id(), left = leftovers.len(), "a deleted job has left things outside");
         }
         Ok(CommandReply::Deleted { status: Box::new(self.image.status.clone()), leftovers })
+    }
+
+    /// What nobody removes any more once the job is gone: not what others hold too.
+    async fn left_behind(&self) -> Result<Vec<Leftover>, EngineError> {
+        let mut left = report::leftovers(&self.image, &self.shared.kinds);
+        for key in self.image.holds.keys() {
+            left.retain(|left| left.shared.as_ref() != Some(key));
+            let Some(entry) = self.shared.store.get(&keys::shared(key)).await? else { continue };
+            let record: SharedRecord = decode(&entry)?;
+            let task = &self.image.tasks[&self.image.holds[key]];
+            let task_type = self.shared.kinds.task_type(&record.task_type);
+            if record.clone().abandoned(self.image.id(), record.since).is_none() {
+                let own = task.effects.values().filter(|effect| effect.may_exist());
+                let theirs = record.effects.iter().filter(|effect| !task.effects.contains_key(&effect.n));
+                left.extend(own.chain(theirs).map(|effect| report::leftover(task, task_type, effect)));
+            }
+        }
+        Ok(left)
     }
 
     async fn mark(&mut self) -> Result<(), EngineError> {
@@ -60,6 +84,13 @@ impl Coordinator {
                 txn = txn.delete(key);
             }
         }
+        let running = self.image.running.iter().flat_map(|id| &self.image.tasks[id].status.slots);
+        for slot in self.image.status.slots.iter().chain(running).take(MOST_SLOTS) {
+            txn = txn.delete(slot.clone());
+        }
+        for pool in self.queued.iter().take(MOST_QUEUES) {
+            txn = txn.delete(keys::queued(pool, self.image.record.priority, job));
+        }
         self.commit_draft_as(txn, "mark").await
     }
 
@@ -74,6 +105,7 @@ impl Coordinator {
 /// Deletes everything of a marked job, and the mark. The caller holds the job's claim.
 pub(crate) async fn sweep(shared: &Shared, job: JobId, claim: Revision) -> Result<(), EngineError> {
     let fence = Compare::Created(keys::claim(job), claim);
+    leave_shared(shared, job, &fence).await?;
     for prefix in [keys::job_prefix(job)] {
         loop {
             let page = shared.store.scan(&prefix).await?.next_page(budget::PAGE_ENTRIES).await?;
@@ -93,6 +125,36 @@ pub(crate) async fn sweep(shared: &Shared, job: JobId, claim: Revision) -> Resul
         tracing::warn!(%job, dir = %dir.display(), %error, "the folder of a deleted job could not be removed");
     }
     erase(shared, Txn::new().when(fence).delete(keys::gone(job)).delete(keys::claim(job))).await
+}
+
+/// Takes the job out of the holder sets that its index names.
+async fn leave_shared(shared: &Shared, job: JobId, fence: &Compare) -> Result<(), EngineError> {
+    let mut holds = Vec::new();
+    load::each(&*shared.store, &keys::holds(job), |entry| {
+        holds.push((entry.key.clone(), decode::<Hold>(entry)?));
+        Ok(())
+    })
+    .await?;
+    for (index, hold) in holds {
+        loop {
+            let key = keys::shared(&hold.key);
+            let mut txn = Txn::new().when(fence.clone()).delete(index.clone());
+            if let Some(entry) = shared.store.get(&key).await? {
+                let record: SharedRecord = decode(&entry)?;
+                txn = txn.when(Compare::Version(key.clone(), entry.version));
+                txn = match record.abandoned(job, shared.clock.wall()) {
+                    Some(record) => txn.put(key, encode(&record)),
+                    None => txn.delete(key),
+                };
+            }
+            match shared.commit(txn, "leave").await? {
+                Committed::At(_) => break,
+                Committed::Conflict(found) if found.first().is_some_and(Option::is_some) => {}
+                Committed::Conflict(_) => return Err(EngineError::ClaimLost),
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn erase(shared: &Shared, txn: Txn) -> Result<(), EngineError> {

@@ -4,7 +4,7 @@
 //! for nothing until the one small change that activates them; a crash before it leaves drafts that the next
 //! attempt overwrites, because their ids are a function of what they are.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use futures::future::try_join_all;
 use windlass_model::job::{Closing, JobEvent, JobState};
@@ -41,7 +41,7 @@ impl Coordinator {
         let small = self.errand.planned.as_ref().is_some_and(|plan| {
             plan.tasks.len() <= FEW && serde_json::to_vec(&plan.tasks).is_ok_and(|text| text.len() < DRAFT_BYTES / 8)
         });
-        if small && self.shared.exclusive_names(&self.image.record).is_empty() {
+        if small && self.needs_only_places() {
             self.activate().await?;
             self.step()?;
         } else {
@@ -71,6 +71,7 @@ impl Coordinator {
 
     /// Takes over what a worker that is gone has left running.
     pub(super) async fn adopt(&mut self) -> Result<(), EngineError> {
+        self.leave_forgotten_queues();
         let running: Vec<TaskId> = self.image.running.iter().copied().collect();
         for id in running {
             let poison_after = self.policy(id).poison_after;
@@ -112,10 +113,19 @@ impl Coordinator {
                 self.add_checked(plan.tasks, generation).await?;
                 let now = self.now();
                 self.take_names().await?;
+                if self.take_job_slots().await?.is_some() {
+                    // Taken by another job in this very moment: everything is looked at afresh.
+                    return Err(EngineError::NameTaken);
+                }
                 self.image.move_job(&mut self.batch, JobEvent::Activated, now)?;
             }
         }
         Ok(None)
+    }
+
+    /// Whether the job needs neither exclusive names nor places in pools of its own.
+    fn needs_only_places(&self) -> bool {
+        self.shared.exclusive_names(&self.image.record).is_empty() && self.job_pools().is_empty()
     }
 
     async fn plan(&self) -> Result<Plan, Failure> {
@@ -136,15 +146,33 @@ impl Coordinator {
 
     /// Waits while another job holds a name that this one needs exclusively, and listens to commands meanwhile.
     async fn await_names(&mut self) -> Result<Option<End>, EngineError> {
-        if self.shared.exclusive_names(&self.image.record).is_empty() {
+        if self.needs_only_places() {
             return Ok(None);
         }
         loop {
             let revision = self.shared.store.revision().await?;
-            let Some((name, holder)) = self.held_name().await? else { return Ok(None) };
-            tracing::info!(job = %self.image.id(), name, holder, "waits for a name that another job holds");
+            let rung = self.woken.count();
+            let key = match self.held_name().await? {
+                Some((name, holder)) => {
+                    tracing::info!(job = %self.image.id(), name, holder, "waits for a name that another job holds");
+                    keys::slot(&name)
+                }
+                None => match self.free_slots(&self.job_pools()).await? {
+                    Ok(_) => {
+                        self.queue_for(BTreeSet::new());
+                        return Ok(None);
+                    }
+                    Err(pool) => {
+                        tracing::info!(job = %self.image.id(), pool, "waits for a place in a pool");
+                        self.queue_for(BTreeSet::from([pool.clone()]));
+                        keys::pool_slots(&pool)
+                    }
+                },
+            };
+            self.flush(false).await?;
             self.publish();
-            let mut watch = self.shared.store.watch(&keys::slot(&name), revision).await?;
+            let mut watch = self.shared.store.watch(&key, revision).await?;
+            let woken = self.woken.clone();
             tokio::select! {
                 biased;
                 () = self.session.over.cancelled() => return Ok(Some(End::SessionOver)),
@@ -165,6 +193,7 @@ impl Coordinator {
                 },
                 // However the watch ends, looking again is right.
                 _ = watch.next() => {}
+                () = woken.after(rung) => {}
             }
         }
     }
@@ -288,6 +317,7 @@ impl Coordinator {
     /// Whether a confirm has something to do besides saying so.
     pub(super) async fn has_to_be_cleared(&self) -> Result<bool, EngineError> {
         let keep = self.kept_by_confirm().await?;
-        Ok(!self.image.undo_tasks(self.image.status.generation + 1, &keep).is_empty())
+        let clears = !self.image.undo_tasks(self.image.status.generation + 1, &keep).is_empty();
+        Ok(clears || !self.image.holds.is_empty())
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use windlass_model::JobId;
 
 /// What a job or a task waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -55,6 +56,26 @@ pub enum Wait {
         /// The job.
         holder: String,
     },
+    /// A shared resource that another job makes or removes.
+    Shared {
+        /// What all jobs call it.
+        key: String,
+        /// `creating` or `deleting`.
+        state: &'static str,
+        /// The jobs that hold it.
+        holders: Vec<JobId>,
+    },
+    /// A place in a pool.
+    Pool {
+        /// The pool.
+        pool: String,
+        /// Its places.
+        size: u32,
+        /// Who holds them: jobs, and tasks of jobs by their id.
+        holders: Vec<String>,
+        /// Jobs that come first.
+        before: usize,
+    },
     /// The job as a whole.
     Job {
         /// What it is.
@@ -80,6 +101,17 @@ impl fmt::Display for Wait {
                 write!(f, "nothing; it is undone by itself at {at} (`windlass extend`, `windlass confirm`)")
             }
             Self::Name { name, holder } => write!(f, "the name {name}, which job {holder} holds"),
+            Self::Shared { key, state, holders } => {
+                let jobs: Vec<String> = holders.iter().map(JobId::to_string).collect();
+                write!(f, "the shared resource {key}, which is {state} (job {})", jobs.join(", "))
+            }
+            Self::Pool { pool, size, holders, before } => {
+                write!(f, "a place in the pool {pool} of {size}, held by {}", holders.join(", "))?;
+                if *before > 0 {
+                    write!(f, "; {before} job(s) come first")?;
+                }
+                Ok(())
+            }
             Self::Job { state } => write!(f, "the job, which is {state}"),
             Self::Place => f.write_str("a free place on the worker"),
             Self::Process => {

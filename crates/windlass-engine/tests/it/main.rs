@@ -5,5 +5,6 @@
 mod bench;
 mod embedded;
 mod jobs;
+mod shared;
 mod standing;
 mod steering;

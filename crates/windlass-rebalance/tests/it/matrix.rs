@@ -47,7 +47,9 @@ async fn case(scene: Scene) -> Case {
         clock: SystemClock::real(),
         kinds: Kinds::new().with(RebalanceKind::new()),
         request: JobRequest { kind: "rebalance".into(), name: "matrix".into(), spec, ..JobRequest::default() },
+        others: Vec::new(),
         then: scene.then,
+        reversed: false,
         work_dir: rig.folder.path().join("work"),
         fingerprint: Box::new(move || {
             let rig = rig.clone();

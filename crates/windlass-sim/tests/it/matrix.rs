@@ -25,12 +25,62 @@ async fn case(mistake: Mistake, then: Option<Command>) -> Case {
         kinds,
         request,
         then,
+        others: Vec::new(),
+        reversed: false,
         work_dir: std::env::temp_dir(),
         fingerprint: Box::new(move || {
             let world = world.clone();
             Box::pin(async move { format!("{} things, {} faults", world.things().len(), world.faults().len()) })
         }),
     }
+}
+
+/// Two jobs that share a resource, which one has to make before its own things.
+async fn shared_case(then: Command, reversed: bool) -> Case {
+    let clock: SharedClock = SystemClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
+    let world = World::new(clock.clone(), 1);
+    let request = |name: &str| {
+        let pool = Some(("makers".to_owned(), 1));
+        let steps = vec![
+            Step { pool, ..Step::sharing("net", 2) },
+            Step::new("own", 1).requires("net"),
+            Step { fails: true, ..Step::sharing(format!("{name}-broken"), 1) },
+        ];
+        let spec = StepSpec { steps, exclusive: None }.to_json();
+        JobRequest { kind: "step".into(), name: name.into(), spec, ..JobRequest::default() }
+    };
+    Case {
+        clock,
+        kinds: Kinds::new().with(StepKind::new(world.clone())),
+        request: request("first"),
+        others: vec![request("second")],
+        then: Some(then),
+        reversed,
+        work_dir: std::env::temp_dir(),
+        fingerprint: Box::new(move || {
+            let world = world.clone();
+            Box::pin(async move { format!("{:?}, {} faults", world.things().len(), world.faults().len()) })
+        }),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_that_share_end_the_same_wherever_they_are_killed_and_whoever_lets_go_first() {
+    for reversed in [false, true] {
+        let matrix = matrix::make(|| shared_case(Command::Undo, reversed), 1).await;
+        assert!(matrix.clean.contains("0, 0 faults"), "{}", matrix.clean);
+        for label in ["acquire", "share", "let-go", "unshare", "release"] {
+            assert!(matrix.rows.iter().any(|row| row.label == label), "{label} is not in\n{}", matrix.to_table());
+        }
+        assert_same(&matrix);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_that_share_and_are_confirmed_end_the_same_wherever_they_are_killed() {
+    let matrix = matrix::make(|| shared_case(Command::Confirm, false), 1).await;
+    assert!(matrix.clean.contains("4, 0 faults"), "{}", matrix.clean);
+    assert_same(&matrix);
 }
 
 fn assert_same(matrix: &Matrix) {

@@ -110,8 +110,11 @@ fn node(job: &str, n: usize, node: &Node, (x, y): (f64, f64), column: usize) -> 
             svg .shape x="12" y="6" width="14" height="14" viewBox="0 0 16 16" {
                 use href=(format!("#shape-{}", mark.name())) {}
             }
-            text .title x="32" y="17.5" { (shortened(&title, 22)) }
-            text .below x="32" y="33" { (shortened(&below, 25)) }
+            // A picture in the picture cuts what a wide font makes too long.
+            svg x="32" width=(NODE_WIDTH - 38.0) height=(NODE_HEIGHT) {
+                text .title y="17.5" { (shortened(&title, 22)) }
+                text .below y="33" { (shortened(&below, 26)) }
+            }
             @if let Some(done) = done {
                 rect .done x="4" y=(NODE_HEIGHT - 3.0) width=(((NODE_WIDTH - 4.0) * done).round()) height="3" {}
             }

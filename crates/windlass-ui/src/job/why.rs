@@ -46,8 +46,8 @@ pub(crate) fn panel(view: &JobView) -> Markup {
     // That tasks wait for others is how plans are; it is there to be unfolded, but nothing to act on.
     let urgent = said || !questions.is_empty() || !failed.is_empty();
     html! {
-        section .why .urgent[urgent] #why aria-labelledby="why-title" {
-            h2 #why-title { (Mark::Attention.shape()) " " (title(view, urgent)) }
+        section .why .urgent[urgent] .quietly[!urgent] #why aria-label=(title(view, urgent)) {
+            @if urgent { h2 { (Mark::Attention.shape()) " " (title(view, urgent)) } }
             @if let Some(failure) = attention { (told(failure)) }
             @if let Some(failure) = &job.failure { (told(failure)) }
             @if !job.waiting_on.is_empty() && attention.is_none() {
@@ -77,7 +77,7 @@ pub(crate) fn panel(view: &JobView) -> Markup {
             }
             @if !reasons.is_empty() {
                 details open[urgent && failed.is_empty() && job.waiting_on.is_empty()] #waiting-tasks {
-                    summary { "What tasks wait for" }
+                    summary { (if urgent { "What tasks wait for" } else { title(view, urgent) }) }
                     ul .reasons {
                         @for (reason, tasks) in reasons.iter().take(REASONS) {
                             li {

@@ -313,16 +313,3 @@ fn faults_of_a_job_file_are_pointed_at() {
     assert!(text(line[0]).contains("taks: []") && text(line[0]).contains("did you mean tasks?"), "{}", text(line[0]));
     assert_eq!(select(&page, ".problem a[href='#line-4']").len(), 1);
 }
-
-#[test]
-fn zz_dump() {
-    let Some(dir) = std::env::var_os("DUMP") else { return };
-    let dir = std::path::PathBuf::from(dir);
-    std::fs::create_dir_all(dir.join("assets")).unwrap();
-    for (name, html) in every_page(Names::Ordinary) {
-        std::fs::write(dir.join(format!("{name}.html")), html).unwrap();
-    }
-    for served in assets() {
-        std::fs::write(dir.join("assets").join(&served.name), served.asset.bytes).unwrap();
-    }
-}

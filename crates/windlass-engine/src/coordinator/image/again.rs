@@ -63,6 +63,13 @@ impl JobImage {
             }
         }
         again.extend(seen.into_iter().filter(|id| self.tasks[id].status.outcome().is_some()));
+        // What could not be cleaned up is in the way of making it again.
+        let cleaners = self.tasks.values().filter(|task| {
+            task.spec.undoes.is_some_and(|undone| again.contains(&undone) && self.held_by(undone).is_some())
+                && task.status.outcome().is_some_and(|outcome| !outcome.is_success())
+        });
+        let cleaners: Vec<TaskId> = cleaners.map(|task| task.spec.id).collect();
+        again.extend(cleaners);
         let brought = again
             .iter()
             .find(|id| self.adders.contains(id) && self.tasks[id].status.outcome().is_some_and(Outcome::is_success));

@@ -1,0 +1,243 @@
+//! Changes that rest on records which other jobs change too: shared resources, places in pools.
+//!
+//! Such a change is a transaction of its own. It compares the coordinator's claim, as every other, and the records
+//! it rests on; the task's own record and the other record change together or not at all. When somebody else was
+//! faster nothing has happened, in memory neither, and it is decided anew.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use windlass_model::TaskId;
+use windlass_model::effect::Effect;
+use windlass_model::log::Level;
+use windlass_model::plan::TaskSpec;
+use windlass_model::task::{TaskEvent, TaskStatus};
+use windlass_store::{Committed, Compare, StoreError, Txn, keys};
+
+use super::Coordinator;
+use super::image::{Batch, Blocked, Place};
+use crate::EngineError;
+use crate::records::{AddedBy, Hold, TaskRecord, encode};
+
+/// Tasks that are tried in one round.
+const TRIED: usize = 64;
+
+/// What becomes durable together, if what it compares still holds.
+#[derive(Debug, Default)]
+pub(super) struct Guarded {
+    pub(super) label: &'static str,
+    pub(super) compares: Vec<Compare>,
+    /// Records of others; `None` deletes.
+    pub(super) puts: Vec<(String, Option<Bytes>)>,
+    /// Moves of the job's tasks, in order.
+    pub(super) moves: Vec<(TaskId, TaskEvent)>,
+    /// Ledger entries, each of the task that it names.
+    pub(super) effects: Vec<Effect>,
+    /// Shared resources that the job holds from now on, or no more.
+    pub(super) holds: Vec<(String, Option<TaskId>)>,
+    /// Tasks that become part of the plan.
+    pub(super) adds: Vec<TaskSpec>,
+    pub(super) logs: Vec<(Level, &'static str, TaskId, String)>,
+}
+
+/// What is to be done with a task that needs more than a place.
+pub(super) enum Decision {
+    /// It has to wait.
+    Blocked(Blocked),
+    /// It is over without running.
+    Ends(Guarded),
+    /// It runs.
+    Starts(Guarded),
+}
+
+impl Coordinator {
+    /// Claims what needs more than a place and can have it. Returns whether anything changed.
+    pub(super) async fn claim_guarded(&mut self) -> Result<bool, EngineError> {
+        if self.shutting_down || self.deleted || self.submitting.is_some() {
+            return Ok(false);
+        }
+        let rung = self.woken.count();
+        if rung != self.woken_seen {
+            self.woken_seen = rung;
+            self.image.unblock_all();
+        }
+        let mut changed = false;
+        for id in self.image.guarded_candidates(TRIED) {
+            match self.decide(id).await? {
+                Decision::Blocked(on) => self.image.block(id, on),
+                Decision::Ends(change) => {
+                    self.commit_guarded(change).await?;
+                    changed = true;
+                }
+                Decision::Starts(change) => {
+                    let spec = self.image.tasks[&id].spec.clone();
+                    let place = self.attempts.place(&spec, false);
+                    if place != Place::Taken {
+                        self.wants_place = true;
+                        if place == Place::None {
+                            break;
+                        }
+                        continue;
+                    }
+                    changed = true;
+                    if self.commit_guarded(change).await? {
+                        self.start(id).await?;
+                    } else {
+                        self.attempts.give_back(id);
+                    }
+                }
+            }
+        }
+        self.keep_queues();
+        if self.image.blocked().next().is_none() {
+            self.shared.wakers.forget(self.image.id());
+        }
+        Ok(changed)
+    }
+
+    /// Ends tasks that hold a shared resource, together with that. Returns whether anything changed.
+    pub(super) async fn end_holding(&mut self) -> Result<bool, EngineError> {
+        let ending = std::mem::take(&mut self.image.to_end);
+        let changed = !ending.is_empty();
+        for (id, event) in ending {
+            while let Some(change) = self.let_go(id, &event).await? {
+                if self.commit_guarded(change).await? {
+                    break;
+                }
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Commits a change. `false`: somebody else was faster and nothing has happened.
+    pub(super) async fn commit_guarded(&mut self, change: Guarded) -> Result<bool, EngineError> {
+        // What was decided before comes first: log entries and batches are counted.
+        self.flush(false).await?;
+        let (job, now) = (self.image.id(), self.now());
+        let head = self.image.head;
+        let mut batch = Batch::default();
+        for (id, status) in self.moved(&change, &mut batch)? {
+            batch.put(keys::status(job, id), encode(&status));
+        }
+        for effect in &change.effects {
+            batch.put(keys::effect(job, effect.task, effect.n), encode(effect));
+        }
+        for (key, task) in &change.holds {
+            match task {
+                Some(task) => batch.put(keys::hold(job, key), encode(&Hold { key: key.clone(), task: *task })),
+                None => batch.delete(keys::hold(job, key)),
+            }
+        }
+        for spec in &change.adds {
+            let record = TaskRecord { spec: spec.clone(), added_by: AddedBy::Generation(self.image.status.generation) };
+            batch.put(keys::task(job, spec.id), encode(&record));
+        }
+        for (level, code, id, text) in &change.logs {
+            self.image.log(&mut batch, now, *level, code, Some(*id), |_| text.clone());
+        }
+        self.image.head.batch += 1;
+        batch.put(keys::head(job), encode(&self.image.head));
+        let mut txn = Txn::new().when(Compare::Created(keys::claim(job), self.claim));
+        txn.compares.extend(change.compares.iter().cloned());
+        txn.ops.extend(batch.into_ops());
+        for (key, value) in &change.puts {
+            txn = match value {
+                Some(value) => txn.put(key.clone(), value.clone()),
+                None => txn.delete(key.clone()),
+            };
+        }
+        if !self.commit_if_unchanged(txn, change.label).await? {
+            self.image.head = head;
+            return Ok(false);
+        }
+        self.image.insert(change.adds.into_iter().map(|spec| (spec, TaskStatus::new(now))).collect());
+        // It is durable; the image follows. What it would write has been written.
+        let mut written = Batch::default();
+        for effect in change.effects {
+            if let Some(task) = self.image.tasks.get_mut(&effect.task) {
+                task.effects.insert(effect.n, effect);
+            }
+        }
+        for (key, task) in change.holds {
+            match task {
+                Some(task) => drop(self.image.holds.insert(key, task)),
+                None => drop(self.image.holds.remove(&key)),
+            }
+        }
+        for (id, event) in change.moves {
+            self.image.unready(id);
+            self.image.move_task(&mut written, id, event, now)?;
+        }
+        self.publish();
+        Ok(true)
+    }
+
+    /// The statuses that the moves come to, and the slots that they set free.
+    fn moved(&self, change: &Guarded, batch: &mut Batch) -> Result<BTreeMap<TaskId, TaskStatus>, EngineError> {
+        let now = self.now();
+        let mut statuses: BTreeMap<TaskId, TaskStatus> = BTreeMap::new();
+        for (id, event) in &change.moves {
+            let before = match statuses.remove(id) {
+                Some(status) => status,
+                None => self.image.tasks.get(id).map_or_else(|| TaskStatus::new(now), |task| task.status.clone()),
+            };
+            let held = before.slots.clone();
+            let status = before.apply(event.clone(), now).map_err(|error| EngineError::bug(error.to_string()))?;
+            if status.slots.is_empty() {
+                held.into_iter().for_each(|slot| batch.delete(slot));
+            }
+            statuses.insert(*id, status);
+        }
+        Ok(statuses)
+    }
+
+    /// Commits through a store that is away for a while, and through commits that were not confirmed.
+    async fn commit_if_unchanged(&self, txn: Txn, label: &'static str) -> Result<bool, EngineError> {
+        let mut wait = Duration::from_millis(50);
+        let mut open = false;
+        loop {
+            match self.shared.commit(txn.clone(), label).await {
+                Ok(Committed::At(_)) => return Ok(true),
+                Ok(Committed::Conflict(found)) => {
+                    // An earlier, unconfirmed commit of the very same may be what is in the way.
+                    if open && self.is_applied().await? {
+                        return Ok(true);
+                    }
+                    let ours = found.first().and_then(Option::as_ref).is_some_and(|entry| entry.created == self.claim);
+                    return if ours { Ok(false) } else { Err(EngineError::ClaimLost) };
+                }
+                Err(EngineError::Store(StoreError::Unavailable(_))) => {}
+                Err(EngineError::Store(StoreError::Unknown(_))) => {
+                    open = true;
+                    if self.is_applied().await? {
+                        return Ok(true);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            if self.session.over.is_cancelled() {
+                return Err(EngineError::ClaimLost);
+            }
+            self.shared.clock.sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    /// Reads, through a store that is away for a while: what runs must not be stopped because of it.
+    pub(super) async fn patiently<T, F>(&self, read: impl Fn() -> F) -> Result<T, EngineError>
+    where
+        F: Future<Output = Result<T, EngineError>>,
+    {
+        loop {
+            match read().await {
+                Err(EngineError::Store(StoreError::Unavailable(_) | StoreError::Unknown(_)))
+                    if !self.session.over.is_cancelled() =>
+                {
+                    self.shared.clock.sleep(Duration::from_millis(200)).await;
+                }
+                other => return other,
+            }
+        }
+    }
+}
