@@ -7,3 +7,4 @@ mod embedded;
 mod jobs;
 mod standing;
 mod steering;
+mod workers;
