@@ -105,6 +105,47 @@ impl Drop for Place {
     }
 }
 
+/// What somebody wants of the arbiter. When it is dropped, wherever its owner was broken off, nothing stays set
+/// aside for an asker who is gone.
+#[derive(Debug)]
+pub(crate) struct Wants {
+    arbiter: Arc<Arbiter>,
+    /// Rings with each grant.
+    pub(crate) grants: Arc<Bell>,
+    asking: BTreeMap<Asker, usize>,
+}
+
+impl Wants {
+    pub(crate) fn new(arbiter: &Arc<Arbiter>) -> Self {
+        Self { arbiter: arbiter.clone(), grants: Arc::default(), asking: BTreeMap::new() }
+    }
+
+    /// As [`Arbiter::want`]. Wanting nothing after having wanted nothing costs nothing.
+    pub(crate) fn want(&mut self, asker: Asker, priority: i32, wanted: usize) {
+        if wanted == 0 && self.asking.remove(&asker).is_none() {
+            return;
+        }
+        if wanted > 0 {
+            self.asking.insert(asker, wanted);
+        }
+        self.arbiter.want(asker, priority, wanted, &self.grants);
+    }
+
+    /// Wants nothing any more for askers that are not among these.
+    pub(crate) fn only(&mut self, keep: impl Fn(&Asker) -> bool) {
+        let gone: Vec<Asker> = self.asking.keys().filter(|asker| !keep(asker)).copied().collect();
+        for asker in gone {
+            self.want(asker, 0, 0);
+        }
+    }
+}
+
+impl Drop for Wants {
+    fn drop(&mut self) {
+        self.only(|_| false);
+    }
+}
+
 impl State {
     /// Hands out what is free, one place at a time.
     fn share(&mut self, now: Duration) {
@@ -298,6 +339,11 @@ mod tests {
         assert_eq!(arbiter.take(a, 9, "t", &bell).err(), Some(NoPlace::AtAll), "it is not snatched");
         arbiter.want(b, 0, 0, &bell);
         assert_eq!(arbiter.free(), 1);
+        let mut wants = Wants::new(&arbiter);
+        wants.want(b, 0, 5);
+        assert_eq!((arbiter.granted(b), arbiter.free()), (1, 0));
+        drop(wants);
+        assert_eq!(arbiter.free(), 1, "what an asker that is gone was granted is free again");
         assert!(arbiter.take(a, 0, "t", &bell).is_ok());
     }
 

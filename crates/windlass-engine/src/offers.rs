@@ -5,7 +5,7 @@
 //! many offers as it got places for in one transaction: it compares the version of each offer, deletes it and puts
 //! the claim, bound to the worker's lease. Of two workers that want the same offer one is told of a conflict.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use windlass_model::{Epoch, Failure, JobId, TaskId, WorkerId};
 use windlass_store::{Change, Committed, Compare, Entry, Revision, StoreError, Txn, keys};
 
 use crate::EngineError;
-use crate::arbiter::{Asker, NoPlace, Place};
+use crate::arbiter::{Asker, NoPlace, Place, Wants};
 use crate::bell::Bell;
 use crate::engine::Shared;
 use crate::host::{self, Hosting};
@@ -213,24 +213,18 @@ struct Picked {
 /// Claims offered tasks whenever this process has places for them, until the session is over or the process shuts
 /// down.
 pub(crate) async fn pull(shared: Arc<Shared>, session: Arc<Session>) {
-    let grants = Arc::new(Bell::default());
-    let mut asking: BTreeSet<JobId> = BTreeSet::new();
+    let mut wants = Wants::new(&shared.arbiter);
+    let grants = wants.grants.clone();
     loop {
         let seen = (shared.board.changed.count(), grants.count(), shared.arbiter.type_freed.count());
         if shared.draining.is_cancelled() {
-            for job in asking {
-                shared.arbiter.want(Asker::Offers(job), 0, 0, &grants);
-            }
             return;
         }
         let able = able(&shared, &session);
-        for job in asking.iter().filter(|job| !able.contains_key(job)) {
-            shared.arbiter.want(Asker::Offers(*job), 0, 0, &grants);
-        }
-        asking = able.keys().copied().collect();
+        wants.only(|asker| matches!(asker, Asker::Offers(job) if able.contains_key(job)));
         for (job, offers) in &able {
             let priority = offers.iter().map(|(_, posted)| posted.offer.priority).max().unwrap_or(0);
-            shared.arbiter.want(Asker::Offers(*job), priority, offers.len(), &grants);
+            wants.want(Asker::Offers(*job), priority, offers.len());
         }
         let picked = pick(&shared, able, &grants);
         if !picked.is_empty() {

@@ -234,7 +234,7 @@ impl Coordinator {
             meter: Meter::new(Duration::from_secs(30)),
             attempts: Attempts::new(&shared, job),
             seen: (0, 0, 0),
-            remote: Remote::default(),
+            remote: Remote::new(&shared),
             shared,
             session,
             image,
@@ -266,7 +266,6 @@ impl Coordinator {
             _ if coordinator.session.over.is_cancelled() => {}
             _ => coordinator.shared.attempts.forget(job),
         }
-        coordinator.shared.arbiter.want(coordinator.asker(), 0, 0, &coordinator.remote.grants);
         (end, coordinator.errand)
     }
 
@@ -348,7 +347,8 @@ impl Coordinator {
         self.image.wake(now);
         // What changes from here on wakes the loop again.
         let shared = &self.shared;
-        self.seen = (self.remote.grants.count(), shared.arbiter.type_freed.count(), shared.roster.changed.count());
+        self.seen =
+            (self.remote.wants.grants.count(), shared.arbiter.type_freed.count(), shared.roster.changed.count());
         if let Some(until) = self.image.status.resume_at
             && until <= now
             && matches!(self.image.status.state, JobState::Paused | JobState::Pausing)
@@ -371,7 +371,7 @@ impl Coordinator {
             let attempts = &mut self.attempts;
             let job = self.image.record.clone();
             let (mut wants_place, mut wants_type) = (false, false);
-            let grants = &self.remote.grants;
+            let grants = &self.remote.wants.grants;
             self.image.claim_ready(&mut self.batch, self.session.worker, now, |spec| {
                 let place = attempts.place(spec, &job, grants);
                 wants_place |= place == image::Place::None;
@@ -572,7 +572,7 @@ impl Coordinator {
         let timer = self.next_moment();
         let clock = self.shared.clock.clone();
         let (wants_type, others) = (self.wants_type, self.depends_on_others());
-        let (shared, grants, seen) = (self.shared.clone(), self.remote.grants.clone(), self.seen);
+        let (shared, grants, seen) = (self.shared.clone(), self.remote.wants.grants.clone(), self.seen);
         let place = async move {
             tokio::select! {
                 biased;

@@ -24,8 +24,8 @@ use windlass_store::{Change, Entry, Revision, Store, StoreError, Watch, keys, re
 use super::image::{Checkpoint, Demand};
 use super::{Coordinator, Kept};
 use crate::EngineError;
-use crate::arbiter::Asker;
-use crate::bell::Bell;
+use crate::arbiter::{Asker, Wants};
+use crate::engine::Shared;
 use crate::offers::{AttemptEnd, How, LogNote, Offer, ProgressNote, RemoteEnd, StopWish, TaskClaim};
 use crate::records::{decode, encode};
 use crate::values;
@@ -98,7 +98,6 @@ impl Following {
 }
 
 /// The attempts of one job that run on other workers, and the offers of which some become such.
-#[derive(Default)]
 pub(super) struct Remote {
     attempts: BTreeMap<TaskId, Elsewhere>,
     /// Opened with the first offer: a job that needs nobody else costs nothing.
@@ -109,13 +108,23 @@ pub(super) struct Remote {
     withdrawing: BTreeSet<TaskId>,
     /// What attempts shall be told.
     wishes: BTreeMap<TaskId, How>,
-    /// Places that were asked for last.
-    wanted: usize,
-    /// Rings when a place is granted.
-    pub(super) grants: Arc<Bell>,
+    /// The places that are asked for.
+    pub(super) wants: Wants,
 }
 
 impl Remote {
+    pub(super) fn new(shared: &Shared) -> Self {
+        Self {
+            attempts: BTreeMap::new(),
+            watch: Following::default(),
+            wants_watch: false,
+            events: VecDeque::new(),
+            withdrawing: BTreeSet::new(),
+            wishes: BTreeMap::new(),
+            wants: Wants::new(&shared.arbiter),
+        }
+    }
+
     /// The next changes of what attempts elsewhere tell; never, while nobody could tell anything.
     pub(super) async fn hear(&mut self) -> Result<Vec<Change>, StoreError> {
         match self.watch.get() {
@@ -174,10 +183,8 @@ impl Coordinator {
     }
 
     fn want(&mut self, places: usize) {
-        if places > 0 || self.remote.wanted > 0 {
-            self.remote.wanted = places;
-            self.shared.arbiter.want(self.asker(), self.image.record.priority, places, &self.remote.grants);
-        }
+        let asker = self.asker();
+        self.remote.wants.want(asker, self.image.record.priority, places);
     }
 
     /// Offers that are out for tasks that could run here too.

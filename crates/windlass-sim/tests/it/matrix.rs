@@ -80,7 +80,10 @@ async fn a_coordinator_killed_anywhere_beside_a_worker_changes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_worker_killed_anywhere_in_tasks_that_others_coordinate_changes_nothing() {
     for then in [None, Some(Command::Undo)] {
-        let make = || async { case_of(Mistake::None, then, true) };
+        let make = || {
+            let then = then.clone();
+            async move { case_of(Mistake::None, then, true) }
+        };
         let matrix = matrix::make_with(make, 1, Cast::HostDies).await;
         let things = if then.is_none() { "7 things, 0 faults" } else { "0 things, 0 faults" };
         assert!(matrix.clean.contains(things), "{}", matrix.clean);
