@@ -15,8 +15,8 @@ use windlass_store::{keys, read_all};
 use super::{Host, Lost};
 use crate::EngineError;
 use crate::context::{TaskContext, UndoInput};
-use crate::coordinator::Message;
 use crate::coordinator::image::Checkpoint;
+use crate::coordinator::{Message, load};
 use crate::records::{JobRecord, TaskRecord, decode};
 use crate::values;
 
@@ -44,7 +44,7 @@ impl Host {
     async fn try_load(&mut self, messages: mpsc::Sender<Message>) -> Result<Result<TaskContext, Failure>, EngineError> {
         let (job, task) = self.claim.id;
         let (record, state, spec, status) = futures::try_join!(
-            self.read::<JobRecord>(keys::job(job)),
+            self.record(),
             self.read::<JobStatus>(keys::state(job)),
             self.read::<TaskRecord>(keys::task(job, task)),
             self.status(task),
@@ -89,6 +89,11 @@ impl Host {
             probe: self.shared.probe.clone(),
             spec,
         }))
+    }
+
+    async fn record(&self) -> Result<JobRecord, EngineError> {
+        let job = self.claim.id.0;
+        load::record(&*self.shared.store, job).await?.ok_or_else(|| EngineError::NoSuchJob(job.to_string()))
     }
 
     async fn read<T: serde::de::DeserializeOwned>(&self, key: String) -> Result<T, EngineError> {
