@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use windlass_clock::{SharedClock, SharedEntropy};
@@ -15,14 +15,20 @@ use windlass_model::job::JobStatus;
 use windlass_model::plan::{Plan, TaskSpec};
 use windlass_model::{JobId, WorkerId};
 use windlass_store::memory::MemoryStore;
-use windlass_store::{Committed, Store, StoreError, Txn, budget, keys};
+use windlass_store::{Committed, Compare, Store, StoreError, Txn, budget, keys};
 
 use crate::EngineError;
+use crate::arbiter::Arbiter;
+use crate::asks::{self, Asks, AttemptsHere};
 use crate::bell::Bell;
 use crate::command::{Command, CommandReply};
-use crate::coordinator::{Coordinator, End, Errand, MESSAGES, Message, Submission, load, removal};
+use crate::coordinator::{Coordinator, End, Errand, MESSAGES, Message, Submission, load};
+use crate::follow::{self, OPEN};
+use crate::host::Hosting;
 use crate::kind::{Kind, Kinds, PlanContext, TaskEnd};
 use crate::lease::Session;
+use crate::offers::{self, Board};
+use crate::presence::{self, Presence, Roster};
 use crate::probe::{Moment, NoProbe, Point, SharedProbe};
 use crate::records::{Head, JobRecord, decode, encode};
 use crate::snapshot::JobSnapshot;
@@ -30,9 +36,6 @@ use crate::standing::scheduler;
 use crate::values;
 use crate::view;
 use crate::wakers::{self, Wakers};
-
-/// How often the engine looks for jobs that nobody coordinates, besides being told.
-const RELIST_EVERY: Duration = Duration::from_secs(30);
 
 /// Records larger than this keep their spec apart: they share a transaction with the plan.
 const LARGEST_RECORD: usize = 32 * 1024;
@@ -56,6 +59,12 @@ pub struct EngineConfig {
     pub lease_ttl: Duration,
     /// Where tests stop the world.
     pub probe: SharedProbe,
+    /// What people call this worker. Empty: its machine and process.
+    pub worker_name: String,
+    /// What tasks can ask of a worker: `site` = `b`.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it takes up jobs and runs tasks. Else it submits and gives commands, which workers carry out.
+    pub take_up: bool,
 }
 
 impl std::fmt::Debug for EngineConfig {
@@ -83,6 +92,9 @@ impl EngineConfig {
             places: 16,
             lease_ttl: Duration::from_secs(15),
             probe: Arc::new(NoProbe),
+            worker_name: String::new(),
+            labels: BTreeMap::new(),
+            take_up: true,
         }
     }
 }
@@ -134,10 +146,21 @@ pub(crate) struct Shared {
     work_dir: PathBuf,
     lease_ttl: Duration,
     pub(crate) probe: SharedProbe,
-    pub(crate) places: Arc<Semaphore>,
-    pub(crate) type_places: HashMap<&'static str, Arc<Semaphore>>,
-    /// Counts places that became free.
-    pub(crate) place_freed: Bell,
+    /// Who gets which place.
+    pub(crate) arbiter: Arc<Arbiter>,
+    /// How this process announces itself; each session does so under an id of its own.
+    pub(crate) presence: Presence,
+    pub(crate) take_up: bool,
+    /// Who else is there.
+    pub(crate) roster: Roster,
+    /// What is offered by coordinators elsewhere.
+    pub(crate) board: Board,
+    /// What runs here for coordinators elsewhere.
+    pub(crate) hosting: Hosting,
+    /// What is asked of jobs through the store.
+    pub(crate) asks: Asks,
+    /// What runs here.
+    pub(crate) attempts: AttemptsHere,
     /// Fires when the process shuts down: tasks stop at safe points and are given back.
     pub(crate) draining: CancellationToken,
     session: Mutex<Option<Arc<Session>>>,
@@ -150,7 +173,7 @@ pub(crate) struct Shared {
     /// Owns the coordinators.
     coordinators: Mutex<JoinSet<()>>,
     /// Changes when a coordinator ends.
-    ended: Bell,
+    pub(crate) ended: Bell,
     /// Who waits for shared resources and pools.
     pub(crate) wakers: Wakers,
 }
@@ -191,6 +214,22 @@ impl Shared {
 
     fn broken(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, String>> {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_broken(&self, job: JobId) -> bool {
+        self.broken().contains_key(&job)
+    }
+
+    /// Whether a coordinator of the job runs here.
+    pub(crate) fn coordinates(&self, job: JobId) -> bool {
+        self.jobs().contains_key(&job)
+    }
+
+    /// Hands something to the coordinator that runs here, if there is one and its queue has room.
+    pub(crate) fn tell(&self, job: JobId, message: Message) {
+        if let Some(handle) = self.jobs().get(&job) {
+            let _ = handle.messages.try_send(message);
+        }
     }
 
     fn check_not_broken(&self, job: JobId) -> Result<(), EngineError> {
@@ -272,6 +311,7 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.supervisor.abort();
         self.shared.coordinators.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        self.shared.hosting.abort_all();
         self.shared.jobs().clear();
     }
 }
@@ -283,16 +323,31 @@ impl Engine {
     ///
     /// When the store cannot be reached.
     pub async fn open(config: EngineConfig) -> Result<Self, EngineError> {
-        let type_places = config
-            .kinds
-            .iter()
-            .flat_map(|kind| kind.task_types())
-            .filter_map(|task_type| Some((task_type.name(), Arc::new(Semaphore::new(task_type.concurrency()?.max(1))))))
-            .collect();
+        let types: Vec<_> = config.kinds.iter().flat_map(|kind| kind.task_types()).collect();
+        let places = if config.take_up { config.places.max(1) } else { 0 };
+        let limits = types.iter().filter_map(|task_type| Some((task_type.name(), task_type.concurrency()?)));
+        let (host, pid) = (presence::host_name(), std::process::id());
+        let presence = Presence {
+            id: WorkerId::from_bits(0),
+            name: if config.worker_name.is_empty() { format!("{host}-{pid}") } else { config.worker_name },
+            host,
+            pid,
+            started: config.clock.wall(),
+            labels: config.labels,
+            task_types: types.iter().map(|task_type| task_type.name().to_owned()).collect(),
+            places,
+            takes_up: config.take_up,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
         let shared = Arc::new(Shared {
-            places: Arc::new(Semaphore::new(config.places.max(1))),
-            type_places,
-            place_freed: Bell::default(),
+            arbiter: Arbiter::new(places, limits, config.clock.clone()),
+            presence,
+            take_up: config.take_up,
+            roster: Roster::default(),
+            board: Board::default(),
+            hosting: Hosting::default(),
+            asks: Asks::default(),
+            attempts: AttemptsHere::default(),
             draining: CancellationToken::new(),
             session: Mutex::default(),
             begun: Bell::default(),
@@ -315,7 +370,7 @@ impl Engine {
         // it is dropped on the way out.
         let supervisor = tokio::spawn(supervise(shared.clone(), session.clone()));
         let engine = Self { shared, supervisor };
-        recover(&engine.shared, &session).await?;
+        follow::recover(&engine.shared, &session).await?;
         Ok(engine)
     }
 
@@ -418,6 +473,10 @@ impl Engine {
             return Err(EngineError::ValueTooLarge { bytes, most: budget::VALUE_BYTES });
         }
         let status = JobStatus::new(now);
+        if !self.shared.take_up {
+            self.store_open(&record, &status).await?;
+            return Ok(id);
+        }
         let session = self.session().await?;
         let image = crate::coordinator::image::JobImage::new(record.clone(), status.clone(), Head::default());
         let seed = JobSnapshot::of(&image, image.work(), None, None);
@@ -431,6 +490,27 @@ impl Engine {
             )))
         })?;
         Ok(id)
+    }
+
+    /// Stores a job for whichever worker takes it up.
+    async fn store_open(&self, record: &JobRecord, status: &JobStatus) -> Result<(), EngineError> {
+        let job = record.id;
+        let txn = Txn::new()
+            .when(Compare::Absent(keys::job(job)))
+            .put(keys::job(job), record.stored())
+            .put(keys::state(job), encode(status))
+            .put(keys::active(job), OPEN);
+        loop {
+            match self.shared.commit(txn.clone(), "submit").await {
+                // In conflict only with itself, when it had not been confirmed: the id is used once.
+                Ok(Committed::At(_) | Committed::Conflict(_)) => return Ok(()),
+                Err(EngineError::Store(StoreError::Unknown(why))) => {
+                    tracing::warn!(%job, %why, "a submission was not confirmed, trying again");
+                    self.shared.clock.sleep(Duration::from_millis(200)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     pub(crate) fn checked_kind(&self, request: &JobRequest) -> Result<Arc<dyn Kind>, EngineError> {
@@ -450,7 +530,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`EngineError::NoSuchJob`]; [`EngineError::HeldElsewhere`] when another worker holds the job.
+    /// [`EngineError::NoSuchJob`]; [`EngineError::NoWorker`] when nobody is there to carry it out.
     pub async fn command(
         &self,
         job: JobId,
@@ -459,9 +539,20 @@ impl Engine {
     ) -> Result<CommandReply, EngineError> {
         // A coordinator may end at the very moment that it is asked; the next one answers.
         for _ in 0..8 {
-            self.shared.check_not_broken(job)?;
             let session = self.session().await?;
-            let image = load::load(&*self.shared.store, job).await?;
+            let elsewhere = async || {
+                let claim = self.shared.store.get(&keys::claim(job)).await?;
+                Ok::<bool, EngineError>(claim.is_some_and(|claim| claim.value != session.worker.to_string()))
+            };
+            if !self.shared.coordinates(job) && (!self.shared.take_up || elsewhere().await?) {
+                if self.shared.store.get(&keys::job(job)).await?.is_none() {
+                    return Err(EngineError::NoSuchJob(job.to_string()));
+                }
+                let request = request.unwrap_or_else(|| format!("{:032x}", self.shared.entropy.next_u128()));
+                return asks::ask(&self.shared, &session, job, &command, &request).await;
+            }
+            self.shared.check_not_broken(job)?;
+            let image = load::outline(&*self.shared.store, job).await?;
             let image = image.ok_or_else(|| EngineError::NoSuchJob(job.to_string()))?;
             let seed = JobSnapshot::of(&image, image.work(), None, None);
             let (reply, answer) = oneshot::channel();
@@ -492,8 +583,8 @@ impl Engine {
         self.shared.jobs().get(&job).map(|handle| handle.snapshots.clone())
     }
 
-    /// Waits until nothing runs for a job here: it has come to rest, or is coordinated elsewhere, or the engine
-    /// shuts down. Returns its status as stored.
+    /// Waits until a job has come to rest, wherever it is coordinated, or the engine shuts down. Returns its status
+    /// as stored.
     ///
     /// # Errors
     ///
@@ -506,9 +597,26 @@ impl Engine {
             }
             self.shared.ended.after(seen).await;
         }
-        self.shared.check_not_broken(job)?;
-        let entry = self.shared.store.get(&keys::state(job)).await?;
-        decode(&entry.ok_or_else(|| EngineError::NoSuchJob(job.to_string()))?)
+        loop {
+            self.shared.check_not_broken(job)?;
+            let revision = self.shared.store.revision().await?;
+            let entry = self.shared.store.get(&keys::state(job)).await?;
+            let status: JobStatus = decode(&entry.ok_or_else(|| EngineError::NoSuchJob(job.to_string()))?)?;
+            let rests = !status.state.is_active() && status.undo_at.is_none();
+            if rests || self.shared.draining.is_cancelled() {
+                return Ok(status);
+            }
+            // Coordinated elsewhere, or about to be.
+            let mut watch = self.shared.store.watch(&keys::state(job), revision).await?;
+            let seen = self.shared.ended.count();
+            tokio::select! {
+                biased;
+                () = self.shared.draining.cancelled() => {}
+                () = self.shared.ended.after(seen) => {}
+                // However the watch ends, looking again is right; a store that is away answers with an error.
+                _ = watch.next() => {}
+            }
+        }
     }
 
     /// Lets running tasks reach a safe point, gives every job back, and ends. What was running goes on with the
@@ -526,6 +634,7 @@ impl Engine {
             }
             self.shared.ended.after(seen).await;
         }
+        self.shared.hosting.idle().await;
         if let Some(session) = self.shared.current() {
             session.over.cancel();
             self.shared.store.revoke(session.lease).await?;
@@ -582,54 +691,39 @@ fn in_ms(duration: Duration) -> u64 {
 }
 
 async fn begin_session(shared: &Arc<Shared>) -> Result<Arc<Session>, EngineError> {
-    let worker = WorkerId::from_bits(shared.entropy.next_u128());
-    Ok(Arc::new(Session::begin(&*shared.store, &shared.clock, worker, shared.lease_ttl).await?))
-}
-
-/// Starts a coordinator for every job that needs one and has none here. Those that another worker holds end at
-/// once.
-pub(crate) async fn recover(shared: &Arc<Shared>, session: &Arc<Session>) -> Result<(), EngineError> {
-    removal::take_up(shared, session).await?;
-    let mut active = Vec::new();
-    load::each(&*shared.store, keys::ACTIVE, |entry| {
-        active.extend(keys::last_part::<JobId>(&entry.key));
-        Ok(())
-    })
-    .await?;
-    for job in active {
-        if shared.jobs().contains_key(&job) || shared.broken().contains_key(&job) {
-            continue;
-        }
-        let held = shared.store.get(&keys::claim(job)).await?;
-        if held.is_some_and(|claim| claim.value != session.worker.to_string()) {
-            continue;
-        }
-        if let Some(image) = load::load(&*shared.store, job).await? {
-            let seed = JobSnapshot::of(&image, image.work(), None, None);
-            shared.ensure(session, seed, job, None, None);
-        }
-    }
-    Ok(())
+    let id = WorkerId::from_bits(shared.entropy.next_u128());
+    let presence = Presence { id, started: shared.clock.wall(), ..shared.presence.clone() };
+    Ok(Arc::new(Session::begin(&*shared.store, &shared.clock, &presence, shared.lease_ttl).await?))
 }
 
 /// Keeps a session alive, and begins another when it is lost.
 async fn supervise(shared: Arc<Shared>, mut session: Arc<Session>) {
     loop {
         let keep = session.keep(&*shared.store, &shared.clock, shared.lease_ttl);
-        let follow = follow(&shared, &session);
-        let standing = scheduler::run(&shared, &session);
-        let wake = wakers::follow(&shared, &session);
+        let work = async {
+            if shared.take_up {
+                tokio::join!(
+                    biased;
+                    follow::follow(&shared, &session),
+                    offers::pull(shared.clone(), session.clone()),
+                    asks::tell_late(&shared, &session),
+                    scheduler::run(&shared, &session),
+                    wakers::follow(&shared, &session)
+                );
+            } else {
+                follow::follow(&shared, &session).await;
+            }
+        };
         tokio::select! {
             biased;
             () = keep => {}
-            () = follow => {}
-            () = standing => {}
-            () = wake => {}
+            () = work => {}
         }
         session.over.cancel();
         if shared.draining.is_cancelled() {
             return;
         }
+        shared.attempts.lose(|_| true);
         // Nothing of the old session may run beside the new one.
         let running: Vec<AbortHandle> = shared.jobs().values().map(|handle| handle.abort.clone()).collect();
         for handle in running {
@@ -640,6 +734,7 @@ async fn supervise(shared: Arc<Shared>, mut session: Arc<Session>) {
                 std::mem::take(&mut *shared.coordinators.lock().unwrap_or_else(PoisonError::into_inner));
             while coordinators.join_next().await.is_some() {}
         }
+        shared.hosting.clear().await;
         shared.jobs().clear();
         shared.ended.ring();
         session = loop {
@@ -650,45 +745,5 @@ async fn supervise(shared: Arc<Shared>, mut session: Arc<Session>) {
             shared.clock.sleep(Duration::from_secs(1)).await;
         };
         shared.begin(session.clone());
-    }
-}
-
-/// Takes up jobs whose coordinator is gone, told by the store and, slowly, by looking.
-async fn follow(shared: &Arc<Shared>, session: &Arc<Session>) {
-    loop {
-        let watch = async {
-            let revision = shared.store.revision().await?;
-            recover(shared, session).await?;
-            let mut watch = shared.store.watch(keys::CLAIMS, revision).await?;
-            loop {
-                let changes = watch.next().await?;
-                let given_up = changes.iter().filter(|change| change.entry.is_none());
-                for change in given_up {
-                    let Some(job) = keys::last_part::<JobId>(&change.key) else { continue };
-                    if shared.store.get(&keys::active(job)).await?.is_some() {
-                        recover(shared, session).await?;
-                    }
-                }
-            }
-            #[expect(unreachable_code, reason = "gives the block its type")]
-            Ok::<(), EngineError>(())
-        };
-        tokio::select! {
-            biased;
-            () = session.over.cancelled() => return,
-            () = shared.draining.cancelled() => {
-                // The session goes on until the last coordinator has given its job back.
-                session.over.cancelled().await;
-                return;
-            }
-            ended = watch => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "following the claims broke off, listing afresh");
-                }
-                // A store that is away answers at once; do not spin on it.
-                shared.clock.sleep(Duration::from_millis(200)).await;
-            }
-            () = shared.clock.sleep(RELIST_EVERY) => {}
-        }
     }
 }

@@ -9,6 +9,9 @@ use windlass_clock::{Clock, SharedClock};
 use windlass_model::WorkerId;
 use windlass_store::{LeaseId, Store, StoreError, Txn, keys};
 
+use crate::presence::Presence;
+use crate::records::encode;
+
 /// The moment, on this process's monotonic clock, until which the lease is surely still ours.
 ///
 /// It is the moment at which the last successful keep-alive was *sent*, plus the time to live, less a fifth:
@@ -52,12 +55,13 @@ impl Session {
     pub(crate) async fn begin(
         store: &dyn Store,
         clock: &SharedClock,
-        worker: WorkerId,
+        presence: &Presence,
         ttl: Duration,
     ) -> Result<Self, StoreError> {
         let sent = clock.monotonic();
+        let worker = presence.id;
         let lease = store.grant(ttl).await?;
-        store.commit(Txn::new().put_leased(keys::worker(worker), "", lease)).await?;
+        store.commit(Txn::new().put_leased(keys::worker(worker), encode(presence), lease)).await?;
         let safe_until = SafeUntil::new();
         safe_until.extend(sent, ttl);
         Ok(Self { worker, lease, safe_until, over: CancellationToken::new() })

@@ -4,6 +4,8 @@
 //!   ones and passes commands to them.
 //! * `coordinator` is the one writer of a job's records; see there for how a change becomes durable.
 //! * [`kind`] is what a kind of job implements, [`context`] what its tasks see.
+//! * `follow` is how a worker learns what there is to do, `asks` how commands reach a coordinator elsewhere, `offers`
+//!   and `host` how a task runs on another worker than its coordinator's.
 //! * [`view`] and [`report`] read jobs from any store, also while another process runs them.
 //! * [`standing`] keeps jobs that run again by a schedule.
 //! * [`probe`] is where tests stop the world.
@@ -11,14 +13,20 @@
 //! The engine knows no kind and no store product. It takes time, randomness and the store through interfaces,
 //! so that simulated runs drive this very code.
 
+mod arbiter;
+mod asks;
 mod bell;
 pub mod command;
 pub mod context;
 mod coordinator;
 mod engine;
+mod follow;
 pub mod holders;
+mod host;
 pub mod kind;
 mod lease;
+mod offers;
+pub mod presence;
 pub mod probe;
 pub mod records;
 pub mod report;
@@ -33,6 +41,8 @@ pub use context::{Intent, ProgressHandle, TaskContext, UndoInput};
 pub use coordinator::image::Counts;
 pub use engine::{Engine, EngineConfig, JobRequest, Preview};
 pub use kind::{Finished, Kind, Kinds, PlanContext, SpecFault, TaskEnd, TaskType};
+pub use offers::TaskClaim;
+pub use presence::Presence;
 pub use snapshot::{JobSnapshot, RunningTask};
 pub use standing::{StandingView, Triggered};
 
@@ -94,6 +104,16 @@ pub enum EngineError {
     /// Another process coordinates the job.
     #[error("another worker holds the job at the moment; try again")]
     HeldElsewhere,
+    /// Nobody carries out a command.
+    #[error(
+        "no worker took up the command for job {job} within {waited} s; start one with `windlass worker`, or `windlass workers` shows which there are"
+    )]
+    NoWorker {
+        /// The job.
+        job: JobId,
+        /// How long it was waited, in seconds.
+        waited: u64,
+    },
     /// The claim on a job was lost; another worker goes on.
     #[error("the claim on the job was lost")]
     ClaimLost,

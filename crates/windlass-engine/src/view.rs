@@ -18,13 +18,15 @@ use windlass_model::log::LogEntry;
 use windlass_model::plan::TaskSpec;
 use windlass_model::progress::Progress;
 use windlass_model::task::{Attempt, Outcome, TaskState, TaskStatus};
-use windlass_model::{JobId, TaskId};
+use windlass_model::{JobId, TaskId, WorkerId};
 use windlass_store::{Store, budget, keys};
 
 use crate::EngineError;
 use crate::coordinator::image::{Counts, JobImage};
 use crate::coordinator::load;
 use crate::kind::{Kinds, TaskEnd};
+use crate::offers::{ProgressNote, TaskClaim};
+use crate::presence::{self, Presence};
 use crate::records::{JobRecord, decode};
 use crate::{report, values};
 
@@ -136,6 +138,9 @@ pub struct TaskView {
     pub name: String,
     /// Where it is.
     pub status: TaskStatus,
+    /// What people call the worker that runs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
     /// How far it has got.
     pub progress: Progress,
     /// What it waits for, in words; empty when it does not wait.
@@ -170,8 +175,52 @@ pub struct JobView {
     pub waits: Vec<Wait>,
     /// What it has left outside and what nobody undoes by itself any more.
     pub leftovers: Vec<Leftover>,
+    /// What people call the worker that coordinates it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coordinator: Option<String>,
     /// Its tasks, in an order in which they could run.
     pub tasks: Vec<TaskView>,
+}
+
+/// The workers that are present, by name; also those that only submit and give commands.
+///
+/// # Errors
+///
+/// A failing store.
+pub async fn workers(store: &dyn Store) -> Result<Vec<Presence>, EngineError> {
+    let mut workers: Vec<Presence> = Vec::new();
+    load::each(store, keys::WORKERS, |entry| {
+        // A presence that an older program wrote says nothing.
+        workers.extend(decode::<Presence>(entry).ok());
+        Ok(())
+    })
+    .await?;
+    workers.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+    Ok(workers)
+}
+
+/// The claims on tasks of a job that workers hold besides its coordinator, and the progress that they report.
+async fn elsewhere(
+    store: &dyn Store,
+    job: JobId,
+) -> Result<(HashMap<TaskId, TaskClaim>, HashMap<TaskId, Progress>), EngineError> {
+    let (mut claims, mut progress) = (HashMap::new(), HashMap::new());
+    load::each(store, &keys::attempts_elsewhere(job), |entry| {
+        let mut parts = entry.key.rsplit('/');
+        let (what, task) = (parts.next(), parts.next().and_then(|part| part.parse::<TaskId>().ok()));
+        match (what, task) {
+            (Some("a"), Some(task)) => {
+                claims.insert(task, decode::<TaskClaim>(entry)?);
+            }
+            (Some("p"), Some(task)) => {
+                progress.insert(task, decode::<ProgressNote>(entry)?.progress);
+            }
+            _ => {}
+        }
+        Ok(())
+    })
+    .await?;
+    Ok((claims, progress))
 }
 
 /// Reads a job.
@@ -183,17 +232,30 @@ pub async fn job(store: &dyn Store, kinds: &Kinds, id: JobId, now: Timestamp) ->
     let image = image(store, id).await?;
     let mut specs: Vec<Arc<TaskSpec>> = image.tasks.values().map(|task| task.spec.clone()).collect();
     sort_by_dependencies(&mut specs);
-    let held = store.get(&keys::claim(id)).await?.is_some();
+    let holder = store.get(&keys::claim(id)).await?;
+    let held = holder.is_some();
+    let workers = workers(store).await?;
+    let (claims, progress) = elsewhere(store, id).await?;
+    let name = |id: WorkerId| {
+        workers.iter().find(|worker| worker.id == id).map_or_else(|| id.to_string(), |worker| worker.name.clone())
+    };
     let mut tasks: Vec<TaskView> = specs
         .iter()
         .map(|spec| {
             let task = &image.tasks[&spec.id];
-            let waits = why_waiting(&image, spec, held, now);
+            let claimed = claims.contains_key(&spec.id);
+            let waits = if claimed { Vec::new() } else { why_waiting(&image, spec, held, &workers, now) };
             TaskView {
                 id: spec.id,
                 name: spec.name(),
                 status: task.status.clone(),
-                progress: task.progress,
+                worker: task
+                    .status
+                    .claim()
+                    .map(|claim| claim.worker)
+                    .or_else(|| claims.get(&spec.id).map(|claim| claim.worker))
+                    .map(name),
+                progress: progress.get(&spec.id).copied().unwrap_or(task.progress),
                 waiting_on: waits.iter().map(Wait::to_string).collect(),
                 waits,
                 shared: spec.shared.as_ref().map(|shared| shared.key.clone()),
@@ -249,13 +311,14 @@ pub async fn job(store: &dyn Store, kinds: &Kinds, id: JobId, now: Timestamp) ->
         waiting_on: waits.iter().map(Wait::to_string).collect(),
         waits,
         leftovers: if report::has_given_up(&image.status) { report::leftovers(&image, kinds) } else { Vec::new() },
+        coordinator: holder.and_then(|entry| String::from_utf8_lossy(&entry.value).parse::<WorkerId>().ok()).map(name),
         tasks,
         status: image.status.clone(),
         record: (*image.record).clone(),
     })
 }
 
-fn why_waiting(image: &JobImage, spec: &TaskSpec, held: bool, now: Timestamp) -> Vec<Wait> {
+fn why_waiting(image: &JobImage, spec: &TaskSpec, held: bool, workers: &[Presence], now: Timestamp) -> Vec<Wait> {
     let task = &image.tasks[&spec.id];
     let TaskState::Waiting { not_before } = task.status.state else { return Vec::new() };
     let open: Vec<Wait> = spec
@@ -282,7 +345,9 @@ fn why_waiting(image: &JobImage, spec: &TaskSpec, held: bool, now: Timestamp) ->
     if !waits.is_empty() {
         return waits;
     }
+    let is_able = workers.iter().any(|worker| worker.can_run(spec));
     vec![match image.status.state {
+        JobState::Running | JobState::Undoing if held && !is_able => Wait::Worker { demand: presence::demand(spec) },
         JobState::Running | JobState::Undoing if held => Wait::Place,
         JobState::Running | JobState::Undoing => Wait::Process,
         state => Wait::Job { state: state.as_str() },

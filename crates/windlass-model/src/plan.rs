@@ -105,6 +105,9 @@ pub struct TaskSpec {
     /// Pools in which it needs a place while it runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pools: Vec<PoolUse>,
+    /// Labels that a worker must carry to run it: `site` = `b`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub needs: BTreeMap<String, String>,
 }
 
 fn is_default(progress: &Progress) -> bool {
@@ -135,6 +138,7 @@ impl TaskSpec {
             needs_approval: None,
             delay_ms: None,
             pools: Vec::new(),
+            needs: BTreeMap::new(),
         }
     }
 
@@ -214,6 +218,13 @@ impl TaskSpec {
     #[must_use]
     pub fn rank(mut self, rank: i32) -> Self {
         self.rank = rank;
+        self
+    }
+
+    /// Runs only on workers that carry `label` with this value.
+    #[must_use]
+    pub fn needs(mut self, label: impl Into<String>, value: impl Into<String>) -> Self {
+        self.needs.insert(label.into(), value.into());
         self
     }
 

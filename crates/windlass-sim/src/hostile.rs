@@ -5,11 +5,13 @@
 //! they were sent.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use windlass_clock::{SharedClock, SharedEntropy};
+use jiff::Timestamp;
+use tokio::sync::Notify;
+use windlass_clock::{Clock, SharedClock, SharedEntropy, Sleep};
 use windlass_store::memory::MemoryStore;
 use windlass_store::{
     Change, Committed, Compare, Entry, LeaseId, Page, Revision, Scan, Store, StoreError, Txn, Watch, keys,
@@ -48,6 +50,77 @@ pub enum Sabotage {
     ForgetsCommits,
 }
 
+/// Lets one process stand still, as `SIGSTOP` does: what it waits for happens, but it does not get to see it.
+#[derive(Clone, Debug, Default)]
+pub struct Freezer(Arc<Frozen>);
+
+#[derive(Debug, Default)]
+struct Frozen {
+    frozen: AtomicBool,
+    thawed: Notify,
+}
+
+impl Freezer {
+    /// Freezes the process, or lets it go on.
+    pub fn freeze(&self, frozen: bool) {
+        self.0.frozen.store(frozen, Ordering::SeqCst);
+        if !frozen {
+            self.0.thawed.notify_waiters();
+        }
+    }
+
+    /// Whether the process stands still.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.0.frozen.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the process goes on.
+    async fn pass(&self) {
+        loop {
+            let mut thawed = std::pin::pin!(self.0.thawed.notified());
+            thawed.as_mut().enable();
+            if !self.is_frozen() {
+                return;
+            }
+            thawed.await;
+        }
+    }
+}
+
+/// The clock of a process that can be frozen: time goes on, but nothing in the process notices before it thaws.
+#[derive(Debug)]
+pub struct FreezableClock {
+    inner: SharedClock,
+    freezer: Freezer,
+}
+
+impl FreezableClock {
+    /// The clock of the process that `freezer` freezes.
+    #[must_use]
+    pub fn shared(inner: SharedClock, freezer: Freezer) -> SharedClock {
+        Arc::new(Self { inner, freezer })
+    }
+}
+
+impl Clock for FreezableClock {
+    fn wall(&self) -> Timestamp {
+        self.inner.wall()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.inner.monotonic()
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        let (sleep, freezer) = (self.inner.sleep(duration), self.freezer.clone());
+        Box::pin(async move {
+            sleep.await;
+            freezer.pass().await;
+        })
+    }
+}
+
 /// One process's way to the store.
 #[derive(Clone, Debug)]
 pub struct HostileStore {
@@ -57,6 +130,8 @@ pub struct HostileStore {
     hostility: Hostility,
     sabotage: Sabotage,
     cut_off: Arc<AtomicBool>,
+    freezer: Freezer,
+    calls: Arc<AtomicU64>,
 }
 
 impl HostileStore {
@@ -69,7 +144,26 @@ impl HostileStore {
         hostility: Hostility,
         sabotage: Sabotage,
     ) -> Self {
-        Self { inner, clock, entropy, hostility, sabotage, cut_off: Arc::default() }
+        let (cut_off, freezer, calls) = (Arc::default(), Freezer::default(), Arc::default());
+        Self { inner, clock, entropy, hostility, sabotage, cut_off, freezer, calls }
+    }
+
+    /// A way on which nothing goes wrong unless it is told to.
+    #[must_use]
+    pub fn kind(inner: MemoryStore, clock: SharedClock) -> Self {
+        Self::new(inner, clock, windlass_clock::Seeded::shared(1), Hostility::default(), Sabotage::None)
+    }
+
+    /// What freezes the process together with its [`FreezableClock`].
+    #[must_use]
+    pub fn freezer(&self) -> &Freezer {
+        &self.freezer
+    }
+
+    /// Calls to the store so far; what a watch delivers counts once for each delivery.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::SeqCst)
     }
 
     /// Cuts this process off from the store, or lets it back.
@@ -77,7 +171,14 @@ impl HostileStore {
         self.cut_off.store(cut_off, Ordering::SeqCst);
     }
 
+    /// The way of a call: there, and back.
     async fn way(&self) -> Result<(), StoreError> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        self.leg().await
+    }
+
+    async fn leg(&self) -> Result<(), StoreError> {
+        self.freezer.pass().await;
         if self.hostility.delay_ms > 0 {
             let delay = self.entropy.next_u64() % (self.hostility.delay_ms + 1);
             self.clock.sleep(Duration::from_millis(delay)).await;
@@ -90,6 +191,8 @@ impl HostileStore {
         if self.entropy.fraction() < self.hostility.unavailable {
             return Err(StoreError::Unavailable("hostile".into()));
         }
+        // A process that was frozen meanwhile sends nothing before it goes on.
+        self.freezer.pass().await;
         Ok(())
     }
 }
@@ -103,8 +206,12 @@ impl Store for HostileStore {
         }
         match self.sabotage {
             Sabotage::NoFence => {
-                txn.compares
-                    .retain(|compare| !matches!(compare, Compare::Created(key, _) if key.starts_with(keys::CLAIMS)));
+                let fences = |compare: &Compare| match compare {
+                    Compare::Created(key, _) => key.starts_with(keys::CLAIMS),
+                    Compare::Version(key, _) => key.starts_with("job/"),
+                    Compare::Absent(_) | Compare::NoneUnder(_) => false,
+                };
+                txn.compares.retain(|compare| !fences(compare));
             }
             Sabotage::ForgetsCommits if self.entropy.fraction() < 0.02 => {
                 return Ok(Committed::At(self.inner.revision().await?));
@@ -141,13 +248,15 @@ impl Store for HostileStore {
             return Err(StoreError::Unknown("hostile".into()));
         }
         // The answer takes its time too.
-        self.way().await.map_err(|_| StoreError::Unknown("the answer was lost".into()))?;
+        self.leg().await.map_err(|_| StoreError::Unknown("the answer was lost".into()))?;
         Ok(committed)
     }
 
     async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
         self.way().await?;
-        self.inner.get(key).await
+        let entry = self.inner.get(key).await;
+        self.freezer.pass().await;
+        entry
     }
 
     async fn scan(&self, prefix: &str) -> Result<Box<dyn Scan>, StoreError> {

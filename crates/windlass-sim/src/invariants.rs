@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use windlass_engine::TaskClaim;
 use windlass_engine::holders::SharedRecord;
 use windlass_engine::records::{AddedBy, Hold, JobRecord, SlotHolder, TaskRecord, decode};
 use windlass_model::effect::{Effect, EffectState};
@@ -48,6 +49,7 @@ pub async fn check(store: &dyn Store, seen: &mut Seen) -> Vec<String> {
     let present: BTreeSet<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
     for (id, job) in &jobs {
         check_job(*id, job, &present, &mut wrong);
+        check_elsewhere(*id, job, &entries, &mut wrong);
         for (task, status) in &job.statuses {
             if let Some(before) = seen.tasks.get(&(*id, *task)) {
                 check_step(*id, *task, before, status, &mut wrong);
@@ -218,6 +220,39 @@ fn check_job(id: JobId, job: &Job, present: &BTreeSet<&str>, wrong: &mut Vec<Str
     }
 }
 
+/// Attempts on other workers than the coordinator's: at most one claim per task, of the epoch that is due, and
+/// nothing left once the job is over.
+fn check_elsewhere(id: JobId, job: &Job, entries: &[Entry], wrong: &mut Vec<String>) {
+    let prefix = keys::attempts_elsewhere(id);
+    let over = !job.status.state.is_active();
+    for entry in entries.iter().filter(|entry| entry.key.starts_with(&prefix)) {
+        if over {
+            wrong.push(format!("7: {} is left of a job that is over", entry.key));
+        }
+        let Some(task) = entry.key.strip_suffix("/a").and_then(keys::last_part::<TaskId>) else { continue };
+        let Ok(claim) = decode::<TaskClaim>(entry) else { continue };
+        let epoch = job.statuses.get(&task).map_or(0, |status| status.epoch.0);
+        let fits = match job.statuses.get(&task).map(|status| &status.state) {
+            None | Some(TaskState::Waiting { .. }) => claim.epoch.0 == epoch + 1,
+            Some(TaskState::Running { claim: stored }) => stored.epoch == claim.epoch && stored.worker == claim.worker,
+            Some(TaskState::Done { .. }) => false,
+        };
+        if !fits {
+            wrong.push(format!(
+                "1: task {task} of {id} is claimed by {} in epoch {}, its status says {:?} in epoch {epoch}",
+                claim.worker,
+                claim.epoch.0,
+                job.statuses.get(&task).map(|status| status.state.name())
+            ));
+        }
+    }
+    let (offers, stops) = (keys::offers(id), keys::stops(id));
+    let marks = |entry: &&Entry| entry.key.starts_with(&offers) || entry.key.starts_with(&stops);
+    for entry in entries.iter().filter(marks).filter(|_| over) {
+        wrong.push(format!("7: {} is left of a job that is over", entry.key));
+    }
+}
+
 fn check_step(id: JobId, task: TaskId, before: &TaskStatus, now: &TaskStatus, wrong: &mut Vec<String>) {
     if now.epoch < before.epoch {
         wrong.push(format!("1: the epoch of task {task} of {id} went from {} to {}", before.epoch, now.epoch));
@@ -274,7 +309,8 @@ pub async fn check_at_rest(store: &dyn Store, world: &World) -> Vec<String> {
             wrong.push(format!("undo: {left} effects of job {id} are left"));
         }
     }
-    for entry in entries.iter().filter(|entry| entry.key.starts_with(keys::CLAIMS)) {
+    let marks = [keys::CLAIMS, keys::ASKS, keys::OFFERS, keys::STOPS];
+    for entry in entries.iter().filter(|entry| marks.iter().any(|mark| entry.key.starts_with(mark))) {
         wrong.push(format!("7: {} is left although nothing runs", entry.key));
     }
     let found: BTreeSet<String> = world.things().into_iter().collect();

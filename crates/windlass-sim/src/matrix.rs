@@ -19,11 +19,12 @@ use futures::future::BoxFuture;
 use tokio::sync::Notify;
 use windlass_clock::{Seeded, SharedClock};
 use windlass_engine::probe::{Moment, Point, Probe};
-use windlass_engine::{Command, CommandReply, Engine, EngineConfig, JobRequest, Kinds, view};
+use windlass_engine::records::decode;
+use windlass_engine::{Command, CommandReply, Engine, EngineConfig, JobRequest, Kinds, Presence, view};
 use windlass_model::JobId;
 use windlass_model::job::JobState;
 use windlass_store::memory::MemoryStore;
-use windlass_store::{Store, read_all};
+use windlass_store::{Store, keys, read_all};
 
 /// One fresh world with a job to run in it.
 pub struct Case {
@@ -104,6 +105,18 @@ impl Matrix {
     }
 }
 
+/// Who is there besides the process that is killed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cast {
+    /// Nobody.
+    #[default]
+    Alone,
+    /// A worker with the label `site` = `b`; the process that submits and coordinates is killed.
+    CoordinatorDies,
+    /// A coordinator with one place; a worker with the label `site` = `b` is killed, and another one comes.
+    HostDies,
+}
+
 /// Counts points, and stops the world at one of them.
 struct Stopper {
     passed: AtomicUsize,
@@ -152,8 +165,20 @@ pub async fn make<F>(make: impl Fn() -> F, every: usize) -> Matrix
 where
     F: Future<Output = Case>,
 {
+    make_with(make, every, Cast::Alone).await
+}
+
+/// As [`make`], with more than one process.
+///
+/// # Panics
+///
+/// When the clean run does not come to rest within an hour of the case's time.
+pub async fn make_with<F>(make: impl Fn() -> F, every: usize, cast: Cast) -> Matrix
+where
+    F: Future<Output = Case>,
+{
     let clean_stopper = Stopper::new(usize::MAX);
-    let clean = run(make().await, &clean_stopper).await;
+    let clean = run(make().await, &clean_stopper, cast).await;
     let points = clean_stopper.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut rows = Vec::new();
     let mut met: Vec<(Moment, String)> = Vec::new();
@@ -167,7 +192,7 @@ where
             continue;
         }
         let stopper = Stopper::new(i + 1);
-        let end = run(make().await, &stopper).await;
+        let end = run(make().await, &stopper, cast).await;
         rows.push(Row {
             n: i + 1,
             moment,
@@ -180,55 +205,79 @@ where
 }
 
 /// Runs a case to its end, through at most one kill.
-async fn run(case: Case, stopper: &Arc<Stopper>) -> String {
-    let store = MemoryStore::new(case.clock.clone());
-    let config = |seed: u64| EngineConfig {
-        probe: stopper.clone(),
-        ..EngineConfig::new(
-            Arc::new(store.clone()),
-            case.clock.clone(),
-            Seeded::shared(seed),
-            case.kinds.clone(),
-            case.work_dir.clone(),
-        )
-    };
-    let outcome = {
-        let life = async {
-            let engine = Engine::open(config(1)).await.map_err(|error| error.to_string())?;
-            live(&engine, &store, &case).await
-        };
-        tokio::select! {
-            biased;
-            () = stopper.stopped.notified() => None,
-            outcome = life => Some(outcome),
-            () = case.clock.sleep(Duration::from_secs(3600)) => Some(Err("it did not come to rest".into())),
-        }
-    };
-    let outcome = match outcome {
-        Some(outcome) => outcome,
-        None => {
-            // The lease of the process that is gone runs out. Revoking it spares runs on real time the wait.
-            for entry in read_all(&store, "worker/").await.unwrap_or_default() {
-                if let Some(lease) = entry.lease {
-                    let _ = store.revoke(lease).await;
-                }
-            }
-            let second = EngineConfig { probe: Arc::new(windlass_engine::probe::NoProbe), ..config(2) };
-            let life = async {
-                let engine = Engine::open(second).await.map_err(|error| error.to_string())?;
-                live(&engine, &store, &case).await
-            };
-            tokio::select! {
-                biased;
-                outcome = life => outcome,
-                () = case.clock.sleep(Duration::from_secs(3600)) => Err("it did not come to rest".into()),
-            }
-        }
+async fn run(case: Case, stopper: &Arc<Stopper>, cast: Cast) -> String {
+    let life = play(&case, stopper, cast);
+    let outcome = tokio::select! {
+        biased;
+        outcome = life => outcome,
+        () = case.clock.sleep(Duration::from_secs(3600)) => Err("it did not come to rest".into()),
     };
     let fingerprint = (case.fingerprint)().await;
     match outcome {
         Ok(end) => format!("{end}; {fingerprint}"),
         Err(error) => format!("error: {error}; {fingerprint}"),
+    }
+}
+
+/// The name of the worker that is killed.
+const VICTIM: &str = "victim";
+
+async fn play(case: &Case, stopper: &Arc<Stopper>, cast: Cast) -> Result<String, String> {
+    let store = MemoryStore::new(case.clock.clone());
+    let text = |error: windlass_engine::EngineError| error.to_string();
+    let config = |seed: u64| {
+        let work_dir = case.work_dir.clone();
+        let store = Arc::new(store.clone());
+        EngineConfig::new(store, case.clock.clone(), Seeded::shared(seed), case.kinds.clone(), work_dir)
+    };
+    let victim = |config: EngineConfig| EngineConfig { probe: stopper.clone(), worker_name: VICTIM.into(), ..config };
+    let at_b = |mut config: EngineConfig| {
+        config.labels.insert("site".into(), "b".into());
+        config
+    };
+    match cast {
+        Cast::Alone | Cast::CoordinatorDies => {
+            let _helper = match cast {
+                Cast::CoordinatorDies => Some(Engine::open(at_b(config(3))).await.map_err(text)?),
+                Cast::Alone | Cast::HostDies => None,
+            };
+            let life = async {
+                let engine = Engine::open(victim(config(1))).await.map_err(text)?;
+                live(&engine, &store, case).await
+            };
+            tokio::select! {
+                biased;
+                () = stopper.stopped.notified() => {}
+                outcome = life => return outcome,
+            }
+            end_leases(&store).await;
+            let engine = Engine::open(config(2)).await.map_err(text)?;
+            live(&engine, &store, case).await
+        }
+        Cast::HostDies => {
+            let engine = Engine::open(EngineConfig { places: 1, ..config(1) }).await.map_err(text)?;
+            let host = Engine::open(victim(at_b(config(3)))).await.map_err(text)?;
+            let mut life = std::pin::pin!(live(&engine, &store, case));
+            tokio::select! {
+                biased;
+                () = stopper.stopped.notified() => {}
+                outcome = &mut life => return outcome,
+            }
+            drop(host);
+            end_leases(&store).await;
+            let _host = Engine::open(at_b(config(2))).await.map_err(text)?;
+            life.await
+        }
+    }
+}
+
+/// The lease of the process that is gone runs out. Revoking it spares runs on real time the wait.
+async fn end_leases(store: &MemoryStore) {
+    for entry in read_all(store, keys::WORKERS).await.unwrap_or_default() {
+        let name = decode::<Presence>(&entry).map(|presence| presence.name);
+        if let (Some(lease), Ok(VICTIM)) = (entry.lease, name.as_deref()) {
+            let _ = store.revoke(lease).await;
+        }
     }
 }
 

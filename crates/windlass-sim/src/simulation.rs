@@ -15,7 +15,7 @@ use windlass_model::JobId;
 use windlass_store::memory::MemoryStore;
 use windlass_store::{keys, read_all};
 
-use crate::hostile::{HostileStore, Hostility, Sabotage};
+use crate::hostile::{FreezableClock, HostileStore, Hostility, Sabotage};
 use crate::invariants::{self, Seen};
 use crate::world::{Mistake, Step, StepKind, StepSpec, Weather, World};
 
@@ -43,6 +43,7 @@ struct Process {
     engine: Engine,
     store: HostileStore,
     cut_off: bool,
+    frozen: bool,
 }
 
 struct Harness {
@@ -57,6 +58,9 @@ struct Harness {
     jobs: Vec<JobId>,
     history: String,
     started: u64,
+    /// Whether processes are frozen. Not together with calls that take longer than a lease: nothing protects a
+    /// target that checks neither tokens nor preconditions from a request that is on its way that long.
+    freezes: bool,
 }
 
 /// Runs one seed.
@@ -108,6 +112,7 @@ impl Harness {
             jobs: Vec::new(),
             history: String::new(),
             started: 0,
+            freezes: false,
         }
     }
 
@@ -121,9 +126,10 @@ impl Harness {
 
     async fn live(&mut self) -> Vec<String> {
         let shared: SharedClock = self.clock.clone();
+        self.freezes = self.pick(2) == 0;
         self.world.set_weather(Weather {
             delay_ms: 1 + self.pick(400),
-            slow: if self.pick(2) == 0 { 0.1 } else { 0.0 },
+            slow: if self.pick(2) == 0 && !self.freezes { 0.1 } else { 0.0 },
             refused: if self.pick(2) == 0 { 0.1 } else { 0.0 },
             lost_answers: if self.pick(2) == 0 { 0.1 } else { 0.0 },
         });
@@ -172,22 +178,32 @@ impl Harness {
         let kinds = Kinds::new().with(StepKind::with_mistake(self.world.clone(), self.scenario.mistake));
         let mut config = EngineConfig::new(
             Arc::new(store.clone()),
-            shared,
+            FreezableClock::shared(shared, store.freezer().clone()),
             Seeded::shared(!seed),
             kinds,
             std::path::PathBuf::from("/nonexistent"),
         );
         config.places = 1 + usize::try_from(self.pick(6)).unwrap_or(0);
+        config.worker_name = format!("process-{n}");
+        config.labels.insert("process".into(), n.to_string());
         // A process whose store is away at the start is simply not there yet.
         if let Ok(engine) = Engine::open(config).await {
             self.note(&format!("process {n} starts"));
-            self.processes[n] = Some(Process { engine, store, cut_off: false });
+            self.processes[n] = Some(Process { engine, store, cut_off: false, frozen: false });
         }
     }
 
     async fn act(&mut self) {
         let n = usize::try_from(self.pick(3)).unwrap_or(0);
-        match (self.pick(12), self.processes[n].is_some()) {
+        match (self.pick(13), self.processes[n].is_some()) {
+            (12, true) if self.freezes => {
+                if let Some(process) = &mut self.processes[n] {
+                    process.frozen = !process.frozen;
+                    process.store.freezer().freeze(process.frozen);
+                    let what = if process.frozen { "is frozen" } else { "goes on" };
+                    self.note(&format!("process {n} {what}"));
+                }
+            }
             (_, false) => self.start(n).await,
             (0 | 1, true) => {
                 self.note(&format!("process {n} crashes"));
@@ -229,6 +245,9 @@ impl Harness {
             }
             step.after.retain(|name| !step.requires.contains(name));
             step.fails = self.pick(15) == 0;
+            if self.pick(4) == 0 {
+                step.needs.insert("process".into(), self.pick(3).to_string());
+            }
             step.takes_ms = if self.pick(3) == 0 { self.pick(5_000) } else { 0 };
             if self.pick(8) == 0 {
                 step.adds = (0..1 + self.pick(40)).map(|x| Step::new(format!("{}x{x}", step.name), 1)).collect();
@@ -289,7 +308,9 @@ impl Harness {
         }
         self.hostility = Hostility::default();
         self.world.set_weather(Weather { delay_ms: 10, ..Weather::default() });
-        self.start(0).await;
+        for n in 0..3 {
+            self.start(n).await;
+        }
         // Leases of the processes that are gone run out; then paused jobs wait for a person: here is one.
         let shared: SharedClock = self.clock.clone();
         shared.sleep(Duration::from_secs(60)).await;

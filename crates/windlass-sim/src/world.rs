@@ -197,6 +197,9 @@ pub struct Step {
     /// A pool in which it needs a place, and the pool's size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<(String, u32)>,
+    /// Labels that its worker must carry.
+    #[serde(default)]
+    pub needs: BTreeMap<String, String>,
 }
 
 impl Step {
@@ -217,6 +220,13 @@ impl Step {
     #[must_use]
     pub fn requires(mut self, name: impl Into<String>) -> Self {
         self.requires.push(name.into());
+        self
+    }
+
+    /// Makes it run only on workers with this label.
+    #[must_use]
+    pub fn needs(mut self, label: impl Into<String>, value: impl Into<String>) -> Self {
+        self.needs.insert(label.into(), value.into());
         self
     }
 }
@@ -281,6 +291,9 @@ fn task_of(make: impl Fn(&str, &str) -> TaskSpec, id_of: impl Fn(&str) -> TaskId
     }
     for name in &step.after {
         task = task.after(id_of(name));
+    }
+    for (label, value) in &step.needs {
+        task = task.needs(label, value);
     }
     // Every step shows what it got from its first requirement.
     if let Some(first) = step.requires.first() {

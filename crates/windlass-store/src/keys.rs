@@ -6,7 +6,7 @@
 //! | `state/<job>` | the job's status | each move of the job | the job |
 //! | `active/<job>` | empty; present while a coordinator has something to do | submit, end | the job |
 //! | `claim/<job>` | the worker that coordinates the job | claim | the worker's lease |
-//! | `worker/<worker>` | presence of a worker process | start | the worker's lease |
+//! | `worker/<worker>` | presence of a worker process: name, labels, task types, places | start | the worker's lease |
 //! | `slot/<name>` | the job that holds an exclusive name | activation, end | the job |
 //! | `slot/<pool>/<n>` | the job, or the task of it, that holds a place in a pool | activation or claim, end | the job |
 //! | `queue/<pool>/<order>/<job>` | a job that waits for a place in a pool | when none is free, with the place | the job |
@@ -26,6 +26,18 @@
 //! | `job/<job>/h/<digest>` | the index of a shared resource that the job holds | with its record | the job |
 //! | `job/<job>/log/<n>` | a log entry | with the change it describes | the job |
 //! | `job/<job>/v/<digest>/<n>` | a chunk of a value too large for its record | before the record | the job |
+//! | `job/<job>/w/<task>/a` | a worker's claim on a task, apart from the coordinator | claim, each write | the worker's lease |
+//! | `job/<job>/w/<task>/m/<n>` | what the attempt wants in the log | with the attempt's writes | folded into the log |
+//! | `job/<job>/w/<task>/p` | progress of the attempt | its claim, then at most once a second | the end of the attempt |
+//! | `job/<job>/w/<task>/r` | how the attempt ended | its end | folded into the status |
+//! | `mail/ask/<job>/<request>` | a command for whoever coordinates the job | the asker | the asker's lease |
+//! | `mail/offer/<job>/<task>` | a task that any able worker may claim | a coordinator without a place | claimed or withdrawn |
+//! | `mail/stop/<job>/<task>` | the wish that an attempt elsewhere stops | pause, cancel | the end of the attempt |
+//! | `answer/<job>/<request>` | the answer to a command | the coordinator | the asker's lease |
+//!
+//! What is told to workers that may be anybody lies under one prefix, `mail/`, so that each follows it with one
+//! watch. What an attempt elsewhere tells lies under one prefix of its job, which the job's coordinator follows
+//! only while there is such an attempt.
 
 use windlass_model::{Digest, JobId, TaskId, WorkerId};
 
@@ -37,6 +49,18 @@ pub const STATES: &str = "state/";
 pub const ACTIVE: &str = "active/";
 /// Prefix of all coordinator claims.
 pub const CLAIMS: &str = "claim/";
+/// Prefix of the presence of all workers.
+pub const WORKERS: &str = "worker/";
+/// Prefix of everything that is told to workers: asks, offers, wishes to stop.
+pub const MAIL: &str = "mail/";
+/// Prefix of all commands that wait for a coordinator.
+pub const ASKS: &str = "mail/ask/";
+/// Prefix of all offered tasks.
+pub const OFFERS: &str = "mail/offer/";
+/// Prefix of all wishes that an attempt stops.
+pub const STOPS: &str = "mail/stop/";
+/// Prefix of all answers to commands.
+pub const ANSWERS: &str = "answer/";
 /// Prefix of all exclusive names and all places in pools.
 pub const SLOTS: &str = "slot/";
 /// Prefix of all jobs that wait for places in pools.
@@ -94,7 +118,96 @@ pub fn claim(job: JobId) -> String {
 /// The presence of a worker.
 #[must_use]
 pub fn worker(worker: WorkerId) -> String {
-    format!("worker/{worker}")
+    format!("{WORKERS}{worker}")
+}
+
+/// Prefix of the commands that wait for the job's coordinator.
+#[must_use]
+pub fn asks(job: JobId) -> String {
+    format!("{ASKS}{job}/")
+}
+
+/// A command that waits for the job's coordinator.
+#[must_use]
+pub fn ask(job: JobId, request: &str) -> String {
+    format!("{ASKS}{job}/{}", request_part(request))
+}
+
+/// The answer to a command.
+#[must_use]
+pub fn answer(job: JobId, request: &str) -> String {
+    format!("{ANSWERS}{job}/{}", request_part(request))
+}
+
+/// People choose request ids; what does not fit into a key stands there by its digest.
+fn request_part(request: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if (1..=64).contains(&request.len()) && request.chars().all(plain) {
+        return request.to_owned();
+    }
+    Digest::of(request.as_bytes()).hex()
+}
+
+/// Prefix of the job's offered tasks.
+#[must_use]
+pub fn offers(job: JobId) -> String {
+    format!("{OFFERS}{job}/")
+}
+
+/// An offered task.
+#[must_use]
+pub fn offer(job: JobId, task: TaskId) -> String {
+    format!("{OFFERS}{job}/{task}")
+}
+
+/// Prefix of the wishes that attempts of the job stop.
+#[must_use]
+pub fn stops(job: JobId) -> String {
+    format!("{STOPS}{job}/")
+}
+
+/// The wish that an attempt elsewhere stops.
+#[must_use]
+pub fn stop(job: JobId, task: TaskId) -> String {
+    format!("{STOPS}{job}/{task}")
+}
+
+/// Prefix of what attempts tell that run elsewhere than the job's coordinator.
+#[must_use]
+pub fn attempts_elsewhere(job: JobId) -> String {
+    format!("job/{job}/w/")
+}
+
+/// A worker's claim on a task of a job that another worker coordinates.
+#[must_use]
+pub fn task_claim(job: JobId, task: TaskId) -> String {
+    format!("job/{job}/w/{task}/a")
+}
+
+/// What an attempt elsewhere wants in the log.
+#[must_use]
+pub fn attempt_message(job: JobId, task: TaskId, n: u64) -> String {
+    format!("job/{job}/w/{task}/m/{n:09}")
+}
+
+/// The progress of an attempt elsewhere.
+#[must_use]
+pub fn attempt_progress(job: JobId, task: TaskId) -> String {
+    format!("job/{job}/w/{task}/p")
+}
+
+/// How an attempt elsewhere ended.
+#[must_use]
+pub fn attempt_end(job: JobId, task: TaskId) -> String {
+    format!("job/{job}/w/{task}/r")
+}
+
+/// The job and the task of an offer or of a wish to stop.
+#[must_use]
+pub fn job_and_task(key: &str) -> Option<(JobId, TaskId)> {
+    let mut parts = key.rsplit('/');
+    let task = parts.next()?.parse().ok()?;
+    Some((parts.next()?.parse().ok()?, task))
 }
 
 /// An exclusive name.
@@ -201,6 +314,12 @@ pub fn effects(job: JobId) -> String {
     format!("job/{job}/e/")
 }
 
+/// Prefix of a task's entries in the effect ledger.
+#[must_use]
+pub fn effects_of(job: JobId, task: TaskId) -> String {
+    format!("job/{job}/e/{task}/")
+}
+
 /// An entry of the effect ledger.
 #[must_use]
 pub fn effect(job: JobId, task: TaskId, n: u32) -> String {
@@ -271,5 +390,17 @@ mod tests {
         assert!(queued("p", 0, id) < queued("p", 0, JobId::from_bits(2)));
         assert_eq!(pool_of_slot(&pool_slot("site/a", 7)), Some(("site/a", 7)));
         assert_eq!((pool_of_slot(&slot("site/a")), pool_of_slot(&slot("a"))), (None, None));
+        assert_eq!(job_and_task(&offer(id, TaskId::from_bits(2))), Some((id, TaskId::from_bits(2))));
+        assert_eq!(job_and_task(ASKS), None);
+    }
+
+    #[test]
+    fn a_request_id_of_any_shape_gives_one_part_of_a_key() {
+        let id = JobId::from_bits(1);
+        assert!(ask(id, "r-1").ends_with("/r-1"));
+        for odd in ["", "a/b", "ä", &"x".repeat(2000)] {
+            let key = ask(id, odd);
+            assert_eq!((key.matches('/').count(), key.len() < 200), (3, true), "{key}");
+        }
     }
 }

@@ -90,7 +90,11 @@ fn of_engine(error: &EngineError) -> Exit {
         | EngineError::StandingChanged(_)
         | EngineError::Schedule(_)
         | EngineError::Command(_) => Exit::Usage,
-        EngineError::HeldElsewhere | EngineError::NameTaken | EngineError::ClaimLost | EngineError::Record { .. } => {
+        EngineError::HeldElsewhere
+        | EngineError::NoWorker { .. }
+        | EngineError::NameTaken
+        | EngineError::ClaimLost
+        | EngineError::Record { .. } => {
             Exit::Unreachable
         }
         EngineError::ShuttingDown => Exit::Interrupted,

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use serde_json::Value;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use windlass_model::effect::Effect;
@@ -15,14 +14,17 @@ use windlass_model::plan::TaskSpec;
 use windlass_model::policy::Policy;
 use windlass_model::reference;
 use windlass_model::task::{Outcome, Output};
-use windlass_model::{Epoch, ErrorClass, Failure, TaskId};
+use windlass_model::{Epoch, ErrorClass, Failure, JobId, TaskId};
 
 use super::image::Place;
 use super::{Coordinator, Message, shared};
 use crate::EngineError;
+use crate::arbiter::{self, Asker, NoPlace};
+use crate::bell::Bell;
 use crate::context::{TaskContext, UndoInput};
 use crate::engine::Shared;
 use crate::kind::{Finished, TaskType};
+use crate::records::JobRecord;
 use crate::values;
 
 struct Running {
@@ -37,12 +39,12 @@ struct Running {
     stopped: Option<Stopped>,
     abort: tokio::task::AbortHandle,
     /// Held for as long as the attempt runs.
-    _places: Vec<OwnedSemaphorePermit>,
+    _place: Option<arbiter::Place>,
 }
 
 /// Why an attempt was asked to stop, apart from cancel, pause and shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stopped {
+pub(crate) enum Stopped {
     /// It showed no sign of life.
     Stalled,
     /// The task's deadline passed.
@@ -51,7 +53,7 @@ pub(super) enum Stopped {
 
 impl Stopped {
     /// The failure that an attempt has which was stopped for this.
-    pub(super) fn failure(self) -> Failure {
+    pub(crate) fn failure(self) -> Failure {
         match self {
             Self::Stalled => Failure::new(
                 "stalled",
@@ -64,17 +66,18 @@ impl Stopped {
 }
 
 pub(super) struct Attempts {
+    job: JobId,
     shared: Arc<Shared>,
     running: BTreeMap<TaskId, Running>,
     /// Places taken for tasks whose claim is not durable yet.
-    taken: BTreeMap<TaskId, Vec<OwnedSemaphorePermit>>,
+    taken: BTreeMap<TaskId, arbiter::Place>,
     /// Owns the attempts: when the coordinator is dropped, so are they.
     tasks: JoinSet<()>,
 }
 
 impl Attempts {
-    pub(super) fn new(shared: &Arc<Shared>) -> Self {
-        Self { shared: shared.clone(), running: BTreeMap::new(), taken: BTreeMap::new(), tasks: JoinSet::new() }
+    pub(super) fn new(shared: &Arc<Shared>, job: JobId) -> Self {
+        Self { job, shared: shared.clone(), running: BTreeMap::new(), taken: BTreeMap::new(), tasks: JoinSet::new() }
     }
 
     fn type_of(&self, name: &str) -> Option<&Arc<dyn TaskType>> {
@@ -91,29 +94,26 @@ impl Attempts {
 
     /// Gives back a place that was taken for a task which does not start.
     pub(super) fn give_back(&mut self, id: TaskId) {
-        if self.taken.remove(&id).is_some() {
-            self.shared.place_freed.ring();
-        }
+        // The place frees itself.
+        self.taken.remove(&id);
     }
 
     /// Takes a place for a task, if there is one.
-    pub(super) fn place(&mut self, spec: &TaskSpec, preview: bool) -> Place {
-        if preview && !self.changes_nothing(spec) {
+    pub(super) fn place(&mut self, spec: &TaskSpec, job: &JobRecord, grants: &Arc<Bell>) -> Place {
+        if job.preview && !self.changes_nothing(spec) {
             return Place::NoneOfType;
         }
-        let mut permits = Vec::with_capacity(2);
-        if let Some(limit) = self.shared.type_places.get(spec.task_type.as_str()) {
-            match limit.clone().try_acquire_owned() {
-                Ok(permit) => permits.push(permit),
-                Err(_) => return Place::NoneOfType,
+        if !self.shared.presence.can_run(spec) {
+            return Place::Foreign;
+        }
+        match self.shared.arbiter.take(Asker::Coordinator(job.id), job.priority, &spec.task_type, grants) {
+            Ok(place) => {
+                self.taken.insert(spec.id, place);
+                Place::Taken
             }
+            Err(NoPlace::OfType) => Place::NoneOfType,
+            Err(NoPlace::AtAll) => Place::None,
         }
-        match self.shared.places.clone().try_acquire_owned() {
-            Ok(permit) => permits.push(permit),
-            Err(_) => return Place::None,
-        }
-        self.taken.insert(spec.id, permits);
-        Place::Taken
     }
 
     pub(super) fn seen(&mut self, id: TaskId, now: Duration) {
@@ -129,9 +129,13 @@ impl Attempts {
         if self.running.get(&id).is_none_or(|running| running.epoch != epoch) {
             return None;
         }
-        let running = self.running.remove(&id);
-        self.shared.place_freed.ring();
-        running?.stopped
+        self.shared.attempts.end((self.job, id));
+        self.running.remove(&id)?.stopped
+    }
+
+    /// Whether nothing runs in this process.
+    pub(super) fn is_empty(&self) -> bool {
+        self.running.is_empty()
     }
 
     /// Asks every interruptible attempt to stop at its next safe point.
@@ -185,7 +189,7 @@ impl Attempts {
 impl Coordinator {
     /// Starts an attempt whose claim is durable.
     pub(super) async fn start(&mut self, id: TaskId) -> Result<(), EngineError> {
-        let places = self.attempts.taken.remove(&id).unwrap_or_default();
+        let place = self.attempts.taken.remove(&id);
         let task = &self.image.tasks[&id];
         let Some(claim) = task.status.claim().copied() else { return Ok(()) };
         let spec = task.spec.clone();
@@ -260,8 +264,9 @@ impl Coordinator {
             ends_by: left.map(|left| now + Duration::from_millis(left)),
             stopped: None,
             abort,
-            _places: places,
+            _place: place,
         };
+        self.shared.attempts.begin((self.image.id(), id), epoch);
         self.attempts.running.insert(id, running);
         Ok(())
     }
@@ -311,7 +316,7 @@ impl Coordinator {
 }
 
 /// Runs the code of a task type. A panic in it is a failure of the task, not of the engine.
-async fn run(task_type: &dyn TaskType, context: &TaskContext) -> Result<Finished, Failure> {
+pub(crate) async fn run(task_type: &dyn TaskType, context: &TaskContext) -> Result<Finished, Failure> {
     let work = async {
         match (&context.undo, &context.reuse) {
             (Some(_), _) => task_type.undo(context).await,

@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde_json::Value;
-use windlass_model::Failure;
 use windlass_model::job::{Closing, JobEvent, JobState, PauseReason};
+use windlass_model::log::Level;
+use windlass_model::{Epoch, Failure, TaskId};
 use windlass_store::keys;
 
 use super::Coordinator;
 use crate::EngineError;
+use crate::asks::{Answered, Asked, What};
 use crate::command::{Command, CommandReply};
+use crate::offers::How;
 use crate::values;
 
 impl Coordinator {
@@ -22,6 +25,10 @@ impl Coordinator {
     ) -> Result<CommandReply, EngineError> {
         if request.is_some() && self.image.status.last_request == request {
             return Ok(CommandReply::Done(Box::new(self.image.status.clone())));
+        }
+        // The withdrawal of what is offered goes with the command: nothing of the job starts after the answer.
+        if !self.image.offered.is_empty() {
+            self.flush(false).await?;
         }
         let was = self.image.status.state;
         let refused = match command {
@@ -54,16 +61,70 @@ impl Coordinator {
         match self.image.status.state {
             // Asking a second time does not wait for what runs.
             JobState::Cancelling if was == JobState::Cancelling => {
+                self.remote.wish_all(How::Abort);
                 for (task, epoch) in self.attempts.abort_all() {
                     self.ended(task, epoch, Err(Failure::interrupted())).await?;
                 }
             }
-            JobState::Pausing | JobState::Cancelling => self.attempts.interrupt_all(),
+            JobState::Pausing | JobState::Cancelling => self.interrupt_all(),
             _ => {}
         }
         self.image.status.last_request = request;
         self.batch.put(keys::state(self.image.id()), crate::records::encode(&self.image.status));
         Ok(CommandReply::Done(Box::new(self.image.status.clone())))
+    }
+
+    /// Carries out a command that came through the store. The batch that stores the effect deletes the ask.
+    pub(super) async fn asked(&mut self, asked: Asked) -> Result<(), EngineError> {
+        if self.answered.iter().any(|answered| answered.asked.key == asked.key)
+            || self.shared.store.get(&asked.key).await?.is_none()
+        {
+            // Carried out already, or withdrawn.
+            return Ok(());
+        }
+        let command = match asked.ask.what.clone() {
+            What::Command(command) => command,
+            What::Late { task, epoch, worker } => {
+                self.batch.delete(asked.key.clone());
+                self.note_late(task, epoch, &worker);
+                return Ok(());
+            }
+        };
+        let reply = self.command(command, Some(asked.ask.request.clone())).await?;
+        // Nothing is written to a job that was deleted; its end answers.
+        if !self.deleted {
+            self.batch.delete(asked.key.clone());
+        }
+        self.answered.push(Answered { asked, reply });
+        Ok(())
+    }
+
+    /// Writes to the log that a worker has come back whose attempt was taken over.
+    fn note_late(&mut self, task: TaskId, epoch: Epoch, worker: &str) {
+        let Some(status) = self.image.tasks.get(&task).map(|task| &task.status) else { return };
+        let now_in = status.epoch;
+        if status.claim().is_some_and(|claim| claim.epoch == epoch) {
+            return;
+        }
+        let text = format!(
+            "the worker {worker} is back after it had lost its lease: its attempt at {} in epoch {} is refused \
+             whatever it still writes (the task is in epoch {})",
+            self.image.name(task),
+            epoch.0,
+            now_in.0
+        );
+        let mut fields = serde_json::Map::new();
+        fields.insert("worker_name".into(), worker.into());
+        fields.insert("epoch".into(), epoch.0.into());
+        fields.insert("now_in_epoch".into(), now_in.0.into());
+        let now = self.now();
+        self.image.log_entry(&mut self.batch, now, Level::Info, "task.late_write", Some(task), text, fields);
+    }
+
+    /// Asks every attempt to stop at its next safe point, wherever it runs.
+    pub(super) fn interrupt_all(&mut self) {
+        self.attempts.interrupt_all();
+        self.remote.wish_all(How::Interrupt);
     }
 
     /// Tries an event on a copy: a command that does not fit is refused and changes nothing.

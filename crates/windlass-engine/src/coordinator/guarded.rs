@@ -72,13 +72,20 @@ impl Coordinator {
                 }
                 Decision::Starts(change) => {
                     let spec = self.image.tasks[&id].spec.clone();
-                    let place = self.attempts.place(&spec, false);
-                    if place != Place::Taken {
-                        self.wants_place = true;
-                        if place == Place::None {
+                    let job = self.image.record.clone();
+                    match self.attempts.place(&spec, &job, &self.remote.wants.grants) {
+                        Place::Taken => {}
+                        Place::None => {
+                            self.wants_place = true;
                             break;
                         }
-                        continue;
+                        Place::NoneOfType => {
+                            self.wants_type = true;
+                            continue;
+                        }
+                        // Only who coordinates the job moves shared records and slots, so it has to be able to run the
+                        // task, too; the view says who could.
+                        Place::Foreign => continue,
                     }
                     changed = true;
                     if self.commit_guarded(change).await? {

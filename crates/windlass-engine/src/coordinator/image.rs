@@ -102,6 +102,19 @@ impl Task {
     }
 }
 
+/// What a worker must have to run a task: code for its type, and labels.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Demand(String, BTreeMap<String, String>);
+
+impl Demand {
+    pub(crate) fn of(spec: &TaskSpec) -> Self {
+        Self(spec.task_type.clone(), spec.needs.clone())
+    }
+}
+
+/// A place in the order of ready tasks: rank, then the order in which they became so.
+type Ready = (Reverse<i32>, u64, TaskId);
+
 /// How far a task had got, and the attempt that said so.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Checkpoint {
@@ -160,8 +173,12 @@ pub(crate) struct JobImage {
     pub(crate) status: JobStatus,
     pub(crate) head: Head,
     pub(crate) tasks: HashMap<TaskId, Task>,
-    /// Claimable tasks: rank, then the order in which they became so.
-    ready: BTreeSet<(Reverse<i32>, u64, TaskId)>,
+    /// Claimable tasks.
+    ready: BTreeSet<Ready>,
+    /// Claimable tasks that this process cannot run, by what they demand.
+    foreign: BTreeMap<Demand, BTreeSet<Ready>>,
+    /// Waiting tasks that are offered to other workers, and may be claimed there at any moment.
+    pub(crate) offered: BTreeSet<TaskId>,
     ready_counter: u64,
     /// Tasks that wait for a moment.
     backoff: BTreeSet<(Timestamp, TaskId)>,
@@ -197,6 +214,8 @@ impl JobImage {
             head,
             tasks: HashMap::new(),
             ready: BTreeSet::new(),
+            foreign: BTreeMap::new(),
+            offered: BTreeSet::new(),
             ready_counter: 0,
             backoff: BTreeSet::new(),
             running: BTreeSet::new(),
@@ -267,12 +286,13 @@ impl JobImage {
         if self.status.state != JobState::Cancelling {
             return;
         }
-        // What cleans up after a task is not cancelled with it.
+        // What cleans up after a task is not cancelled with it; what is offered is cancelled once it is known that nobody
+        // has claimed it.
         let waiting = self
             .tasks
             .values()
             .filter(|task| matches!(task.status.state, TaskState::Waiting { .. }) && task.spec.undoes.is_none());
-        self.to_cancel = waiting.map(|task| task.spec.id).collect();
+        self.to_cancel = waiting.map(|task| task.spec.id).filter(|id| !self.offered.contains(id)).collect();
         // The order of a hash map must not reach the store: simulated runs replay.
         self.to_cancel.sort_unstable();
     }
@@ -404,7 +424,7 @@ impl JobImage {
                 return Ok(true);
             }
             self.to_cancel.pop();
-            if matches!(self.tasks[&id].status.state, TaskState::Waiting { .. }) {
+            if matches!(self.tasks[&id].status.state, TaskState::Waiting { .. }) && !self.offered.contains(&id) {
                 self.unready(id);
                 self.end_badly(batch, id, TaskEvent::Cancelled, at)?;
             }
@@ -473,10 +493,74 @@ impl JobImage {
     pub(crate) fn unready(&mut self, id: TaskId) {
         if let Some(task) = self.tasks.get_mut(&id) {
             let entry = (Reverse(task.spec.rank), std::mem::take(&mut task.ready_no), id);
-            if !self.ready.remove(&entry) {
-                self.guarded.remove(&entry);
+            if !self.ready.remove(&entry) && !self.guarded.remove(&entry) && !self.foreign.is_empty() {
+                let demand = Demand::of(&task.spec);
+                if let Some(entries) = self.foreign.get_mut(&demand) {
+                    entries.remove(&entry);
+                    if entries.is_empty() {
+                        self.foreign.remove(&demand);
+                    }
+                }
             }
             self.blocked.remove(&id);
+        }
+    }
+
+    /// Claimable tasks that this process can run, or has not looked at yet.
+    pub(crate) fn ready_len(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Claimable tasks that this process cannot run.
+    pub(crate) fn foreign_len(&self) -> usize {
+        self.foreign.values().map(BTreeSet::len).sum()
+    }
+
+    /// Claimable tasks in the order in which they are offered: of each demand that cannot be met here the first
+    /// `most`, then the first `most` of the others.
+    pub(crate) fn offerable(&self, most: usize) -> Vec<TaskId> {
+        let foreign = self.foreign.values().flat_map(|entries| entries.iter().take(most));
+        foreign.chain(self.ready.iter().take(most)).map(|entry| entry.2).collect()
+    }
+
+    /// Puts an offer of a claimable task into the batch.
+    pub(crate) fn offer(&mut self, batch: &mut Batch, id: TaskId, offer: bytes::Bytes) {
+        self.unready(id);
+        self.offered.insert(id);
+        batch.put(keys::offer(self.id(), id), offer);
+        batch.label("offer");
+    }
+
+    /// An offer is withdrawn; unless its task was claimed meanwhile, it is claimable again.
+    pub(crate) fn withdrawn(&mut self, id: TaskId) {
+        if self.offered.remove(&id) {
+            self.index(id);
+            if self.status.state == JobState::Cancelling {
+                self.to_cancel.push(id);
+            }
+        }
+    }
+
+    /// A worker elsewhere has claimed a task.
+    pub(crate) fn claimed_elsewhere(
+        &mut self,
+        batch: &mut Batch,
+        id: TaskId,
+        worker: WorkerId,
+        at: Timestamp,
+    ) -> Result<(), EngineError> {
+        self.offered.remove(&id);
+        self.unready(id);
+        self.move_task(batch, id, TaskEvent::Claimed(worker), at)?;
+        batch.label("claim");
+        Ok(())
+    }
+
+    /// Takes in what an attempt elsewhere wrote itself.
+    pub(crate) fn reloaded(&mut self, id: TaskId, effects: Vec<Effect>, checkpoint: Option<Checkpoint>) {
+        if let Some(task) = self.tasks.get_mut(&id) {
+            task.effects = effects.into_iter().map(|effect| (effect.n, effect)).collect();
+            task.checkpoint = checkpoint;
         }
     }
 
@@ -502,6 +586,7 @@ impl JobImage {
         self.ready.clear();
         self.guarded.clear();
         self.blocked.clear();
+        self.foreign.clear();
         self.backoff.clear();
         self.to_tell.clear();
         self.to_delay.clear();
@@ -599,6 +684,10 @@ impl JobImage {
                     batch.label("claim");
                 }
                 Place::NoneOfType => passed_over += 1,
+                Place::Foreign => {
+                    self.ready.remove(&entry);
+                    self.foreign.entry(Demand::of(&self.tasks[&id].spec)).or_default().insert(entry);
+                }
                 Place::None => break,
             }
         }
@@ -708,28 +797,11 @@ impl JobImage {
         let job = self.id();
         let Some(task) = self.tasks.get_mut(&id) else { return Vec::new() };
         batch.label("intend");
-        let other_input = task.status.input.is_some();
-        effects
-            .into_iter()
-            .map(|effect| match task.effects.get(&effect.n) {
-                Some(known) if known.may_exist() && !(other_input && known.parameters != effect.parameters) => {
-                    known.state
-                }
-                known => {
-                    // What it made with its former input is still to be undone, under another number.
-                    if let Some(known) = known.filter(|known| known.may_exist()).cloned() {
-                        let last = task.effects.last_key_value().map_or(0, |(n, _)| *n);
-                        let aside = Effect { n: last.max(ASIDE).saturating_add(1), ..known };
-                        batch.put(keys::effect(job, id, aside.n), encode(&aside));
-                        task.effects.insert(aside.n, aside);
-                    }
-                    // New, or undone and now to be made again by a retry.
-                    batch.put(keys::effect(job, id, effect.n), encode(&effect));
-                    task.effects.insert(effect.n, effect);
-                    EffectState::Intended
-                }
-            })
-            .collect()
+        let (states, changed) = intend(&mut task.effects, task.status.input.is_some(), effects);
+        for effect in changed {
+            batch.put(keys::effect(job, id, effect.n), encode(&effect));
+        }
+        states
     }
 
     /// Writes what became of an effect.
@@ -796,9 +868,6 @@ impl JobImage {
         let progressed = task.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.epoch == claim.epoch)
             || task.effects.values().any(|effect| effect.epoch == claim.epoch);
         self.move_task(batch, id, TaskEvent::OwnerDied { progressed }, at)?;
-        self.log(batch, at, Level::Info, "task.worker_died", Some(id), |name| {
-            format!("the worker that ran {name} is gone; another attempt looks at what it left")
-        });
         let deaths = self.tasks[&id].status.deaths;
         if deaths >= poison_after {
             self.unready(id);
@@ -837,6 +906,34 @@ impl JobImage {
     }
 }
 
+/// Enters intended effects into the ledger of a task. Answers how far each had got already, and which entries are
+/// new or changed. `other_input`: the task has an input that it was given for a retry.
+pub(crate) fn intend(
+    ledger: &mut BTreeMap<u32, Effect>,
+    other_input: bool,
+    effects: Vec<Effect>,
+) -> (Vec<EffectState>, Vec<Effect>) {
+    let mut changed = Vec::new();
+    let mut enter = |effect: Effect| match ledger.get(&effect.n) {
+        Some(known) if known.may_exist() && !(other_input && known.parameters != effect.parameters) => known.state,
+        known => {
+            // What it made with its former input is still to be undone, under another number.
+            if let Some(known) = known.filter(|known| known.may_exist()).cloned() {
+                let last = ledger.last_key_value().map_or(0, |(n, _)| *n);
+                let aside = Effect { n: last.max(ASIDE).saturating_add(1), ..known };
+                changed.push(aside.clone());
+                ledger.insert(aside.n, aside);
+            }
+            // New, or undone and now to be made again by a retry.
+            changed.push(effect.clone());
+            ledger.insert(effect.n, effect);
+            EffectState::Intended
+        }
+    };
+    let states = effects.into_iter().map(&mut enter).collect();
+    (states, changed)
+}
+
 /// Whether there is a place for a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -844,6 +941,8 @@ pub(crate) enum Place {
     Taken,
     /// Not for this type; maybe for another.
     NoneOfType,
+    /// Not in this process: it has no code for the task, or not the labels.
+    Foreign,
     /// Not at all.
     None,
 }

@@ -14,8 +14,8 @@ use crate::EngineError;
 use crate::records::{AddedBy, Head, Hold, JobRecord, TaskRecord, decode};
 use crate::values;
 
-/// Reads everything of `job`; `None` when there is no such job.
-pub(crate) async fn load(store: &dyn Store, job: JobId) -> Result<Option<JobImage>, EngineError> {
+/// Reads what `job` is and where it is, without its tasks; `None` when there is no such job.
+pub(crate) async fn outline(store: &dyn Store, job: JobId) -> Result<Option<JobImage>, EngineError> {
     let Some(record) = record(store, job).await? else { return Ok(None) };
     let status: JobStatus = match store.get(&keys::state(job)).await? {
         Some(entry) => decode(&entry)?,
@@ -25,6 +25,13 @@ pub(crate) async fn load(store: &dyn Store, job: JobId) -> Result<Option<JobImag
         Some(entry) => decode(&entry)?,
         None => Head::default(),
     };
+    Ok(Some(JobImage::new(record, status, head)))
+}
+
+/// Reads everything of `job`; `None` when there is no such job.
+pub(crate) async fn load(store: &dyn Store, job: JobId) -> Result<Option<JobImage>, EngineError> {
+    let Some(mut image) = outline(store, job).await? else { return Ok(None) };
+    let (status, created) = (image.status.clone(), image.record.created);
     let mut statuses: HashMap<TaskId, TaskStatus> = HashMap::new();
     each(store, &keys::statuses(job), |entry| {
         if let Some(id) = keys::last_part(&entry.key) {
@@ -46,11 +53,10 @@ pub(crate) async fn load(store: &dyn Store, job: JobId) -> Result<Option<JobImag
             if let AddedBy::Task(task, _) = draft.added_by {
                 adders.push(task);
             }
-            let task_status = statuses.get(&draft.spec.id).cloned().unwrap_or_else(|| TaskStatus::new(record.created));
+            let task_status = statuses.get(&draft.spec.id).cloned().unwrap_or_else(|| TaskStatus::new(created));
             tasks.push((draft.spec, task_status));
         }
     }
-    let mut image = JobImage::new(record, status, head);
     // Before the tasks: which of them need more than a place hangs on it.
     each(store, &keys::holds(job), |entry| {
         let hold: Hold = decode(entry)?;

@@ -19,10 +19,12 @@ mod guarded;
 pub(crate) mod image;
 pub(crate) mod load;
 mod pools;
+mod remote;
 pub(crate) mod removal;
 mod shared;
 mod stage;
 
+pub(crate) use attempt::{Stopped, run};
 pub(crate) use stage::plan_failure;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,16 +37,18 @@ use tokio::sync::{mpsc, oneshot, watch};
 use windlass_model::effect::{Effect, EffectEvent, EffectState};
 use windlass_model::job::{Closing, JobEvent, JobResult, JobState, JobStatus, PauseReason};
 use windlass_model::log::Level;
-use windlass_model::plan::Plan;
+use windlass_model::plan::{Plan, TaskSpec};
 use windlass_model::policy::{Policy, Verdict};
 use windlass_model::progress::{Meter, Progress};
-use windlass_model::task::TaskEvent;
+use windlass_model::task::{Output, TaskEvent};
 use windlass_model::{Epoch, ErrorClass, Failure, JobId, TaskId};
 use windlass_store::{Committed, Compare, Revision, StoreError, Txn, keys};
 
 use self::attempt::Attempts;
 use self::image::{Batch, JobImage};
+use self::remote::Remote;
 use crate::EngineError;
+use crate::asks::{Answered, Asked};
 use crate::bell::Bell;
 use crate::command::{Command, CommandReply};
 use crate::engine::Shared;
@@ -57,20 +61,57 @@ use crate::values;
 /// Requests that wait for a coordinator before those who ask have to wait too.
 pub(crate) const MESSAGES: usize = 1024;
 /// How often progress is written at most.
-const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+pub(crate) const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// How long after an undo that failed a job that undoes itself tries again, in milliseconds.
 const UNDO_AGAIN_MS: u64 = 5 * 60_000;
 
 /// What running tasks and people ask of a coordinator. A reply of `None` refuses: the claim is not held.
 pub(crate) enum Message {
-    Ended { task: TaskId, epoch: Epoch, result: Result<Finished, Failure> },
-    Intend { task: TaskId, epoch: Epoch, effects: Vec<Effect>, reply: oneshot::Sender<Option<Vec<EffectState>>> },
-    Settle { task: TaskId, epoch: Epoch, of: TaskId, n: u32, event: EffectEvent, reply: oneshot::Sender<Option<()>> },
-    Checkpoint { task: TaskId, epoch: Epoch, value: Value, reply: oneshot::Sender<Option<()>> },
-    Progress { task: TaskId, epoch: Epoch, progress: Progress },
-    Log { task: TaskId, level: Level, code: String, message: String, fields: Map<String, Value> },
-    Command { command: Command, request: Option<String>, reply: oneshot::Sender<CommandReply> },
+    Ended {
+        task: TaskId,
+        epoch: Epoch,
+        result: Result<Finished, Failure>,
+    },
+    Intend {
+        task: TaskId,
+        epoch: Epoch,
+        effects: Vec<Effect>,
+        reply: oneshot::Sender<Option<Vec<EffectState>>>,
+    },
+    Settle {
+        task: TaskId,
+        epoch: Epoch,
+        of: TaskId,
+        n: u32,
+        event: EffectEvent,
+        reply: oneshot::Sender<Option<()>>,
+    },
+    Checkpoint {
+        task: TaskId,
+        epoch: Epoch,
+        value: Value,
+        reply: oneshot::Sender<Option<()>>,
+    },
+    Progress {
+        task: TaskId,
+        epoch: Epoch,
+        progress: Progress,
+    },
+    Log {
+        task: TaskId,
+        level: Level,
+        code: String,
+        message: String,
+        fields: Map<String, Value>,
+    },
+    Command {
+        command: Command,
+        request: Option<String>,
+        reply: oneshot::Sender<CommandReply>,
+    },
+    /// A command that came through the store.
+    Ask(Box<Asked>),
 }
 
 /// Why a coordinator ended.
@@ -105,6 +146,12 @@ pub(crate) struct Submission {
     pub(crate) status: JobStatus,
     /// Told once the job is durable.
     pub(crate) reply: oneshot::Sender<()>,
+}
+
+/// What a successful attempt leaves: an output that is kept already, and tasks to add.
+pub(crate) struct Kept {
+    pub(crate) output: Output,
+    pub(crate) add: Vec<TaskSpec>,
 }
 
 /// Claims a job; `None` when somebody else holds it. A commit that was not confirmed is looked after: our own
@@ -144,17 +191,23 @@ pub(crate) struct Coordinator {
     /// Until the job is in the store: who waits for that.
     submitting: Option<oneshot::Sender<()>>,
     errand: Errand,
-    /// How often a place had become free when places were last looked for.
-    places_seen: u64,
+    /// How often a place had been granted, a type had become free and a worker had come or gone when places were
+    /// last looked for.
+    seen: (u64, u64, u64),
     attempts: Attempts,
+    remote: Remote,
     batch: Batch,
     answers: Vec<Answer>,
+    /// Commands from the store that the batch carries out.
+    answered: Vec<Answered>,
     meter: Meter,
     /// Progress that is not stored yet, and when the last was.
     progress_dirty: BTreeSet<TaskId>,
     progress_stored: Duration,
     /// Waiting for a place: set when something could be claimed but for that.
     wants_place: bool,
+    /// Waiting for tasks of a type to become fewer, likewise.
+    wants_type: bool,
     shutting_down: bool,
     /// Rings when something changed that a task waits for.
     woken: Arc<Bell>,
@@ -190,8 +243,9 @@ impl Coordinator {
         };
         let mut coordinator = Self {
             meter: Meter::new(Duration::from_secs(30)),
-            attempts: Attempts::new(&shared),
-            places_seen: 0,
+            attempts: Attempts::new(&shared, job),
+            seen: (0, 0, 0),
+            remote: Remote::new(&shared),
             shared,
             session,
             image,
@@ -200,9 +254,11 @@ impl Coordinator {
             errand,
             batch: Batch::default(),
             answers: Vec::new(),
+            answered: Vec::new(),
             progress_dirty: BTreeSet::new(),
             progress_stored: Duration::ZERO,
             wants_place: false,
+            wants_type: false,
             shutting_down: false,
             woken: Arc::default(),
             woken_seen: 0,
@@ -219,6 +275,11 @@ impl Coordinator {
         {
             // Whoever can make more of the job shall be able to take it.
             let _ = coordinator.release().await;
+        }
+        match &end {
+            End::HeldElsewhere => coordinator.shared.attempts.lose(|(of, _)| of == job),
+            _ if coordinator.session.over.is_cancelled() => {}
+            _ => coordinator.shared.attempts.forget(job),
         }
         (end, coordinator.errand)
     }
@@ -264,6 +325,9 @@ impl Coordinator {
         }
         // Whoever woke a job that was at rest has left a message.
         self.drain_inbox().await?;
+        for asked in self.shared.asks.of(self.image.id()) {
+            self.asked(asked).await?;
+        }
         loop {
             if self.deleted {
                 return self.end_deleted().await;
@@ -274,11 +338,13 @@ impl Coordinator {
             if rests && !self.image.status.state.is_active() {
                 return Ok(End::AtRest);
             }
-            if self.shutting_down && self.image.running.is_empty() && !rests {
+            let settled = self.settle_elsewhere().await?;
+            if self.shutting_down && self.attempts.is_empty() && self.image.offered.is_empty() && !rests && !settled {
+                // What runs elsewhere goes on under the next coordinator.
                 self.release().await?;
                 return Ok(End::SessionOver);
             }
-            if more || began {
+            if more || began || settled {
                 self.drain_inbox().await?;
                 continue;
             }
@@ -294,8 +360,10 @@ impl Coordinator {
     fn step(&mut self) -> Result<bool, EngineError> {
         let now = self.now();
         self.image.wake(now);
-        // What is freed from here on wakes the loop again.
-        self.places_seen = self.shared.place_freed.count();
+        // What changes from here on wakes the loop again.
+        let shared = &self.shared;
+        self.seen =
+            (self.remote.wants.grants.count(), shared.arbiter.type_freed.count(), shared.roster.changed.count());
         if let Some(until) = self.image.status.resume_at
             && until <= now
             && matches!(self.image.status.state, JobState::Paused | JobState::Pausing)
@@ -311,20 +379,23 @@ impl Coordinator {
                 format!("the job's deadline passed at {at}; what runs is stopped, what waits is cancelled"),
             );
             self.image.move_job(&mut self.batch, JobEvent::DeadlinePassed(Box::new(failure)), now)?;
-            self.attempts.interrupt_all();
+            self.interrupt_all();
         }
-        let more = self.image.propagate(&mut self.batch, now)?;
+        let mut more = self.image.propagate(&mut self.batch, now)?;
         if !more && !self.shutting_down {
             let attempts = &mut self.attempts;
-            let preview = self.image.record.preview;
-            self.wants_place = false;
-            let wants_place = &mut self.wants_place;
+            let job = self.image.record.clone();
+            let (mut wants_place, mut wants_type) = (false, false);
+            let grants = &self.remote.wants.grants;
             self.image.claim_ready(&mut self.batch, self.session.worker, now, |spec| {
-                let place = attempts.place(spec, preview);
-                *wants_place |= place == image::Place::None || (place == image::Place::NoneOfType && !preview);
+                let place = attempts.place(spec, &job, grants);
+                wants_place |= place == image::Place::None;
+                wants_type |= place == image::Place::NoneOfType && !job.preview;
                 place
             })?;
+            (self.wants_place, self.wants_type) = (wants_place, wants_type);
         }
+        more |= self.look_elsewhere(now)?;
         Ok(more)
     }
 
@@ -333,7 +404,9 @@ impl Coordinator {
         let now = self.now();
         let verdict = self.image.verdict();
         match self.image.status.state {
-            JobState::Pausing if self.image.running.is_empty() && verdict.is_none() => {
+            JobState::Pausing
+                if self.image.running.is_empty() && self.image.offered.is_empty() && verdict.is_none() =>
+            {
                 self.image.move_job(&mut self.batch, JobEvent::Drained, now)?;
                 Ok(false)
             }
@@ -431,6 +504,9 @@ impl Coordinator {
             let _ = reply.send(());
         }
         self.answer();
+        for answered in std::mem::take(&mut self.answered) {
+            answered.send(&self.shared).await;
+        }
         for id in starts {
             self.start(id).await?;
         }
@@ -517,16 +593,18 @@ impl Coordinator {
     async fn wait(&mut self) -> Result<Option<End>, EngineError> {
         let timer = self.next_moment();
         let clock = self.shared.clock.clone();
-        let wants_place = self.wants_place;
-        let (shared, seen) = (self.shared.clone(), self.places_seen);
+        let (wants_type, others) = (self.wants_type, self.depends_on_others());
+        let (shared, grants, seen) = (self.shared.clone(), self.remote.wants.grants.clone(), self.seen);
         let place = async move {
-            if wants_place {
-                shared.place_freed.after(seen).await;
-            } else {
-                std::future::pending::<()>().await;
+            tokio::select! {
+                biased;
+                () = grants.after(seen.0) => {}
+                () = shared.arbiter.type_freed.after(seen.1), if wants_type => {}
+                () = shared.roster.changed.after(seen.2), if others => {}
             }
         };
         let (woken, woken_seen) = (self.woken.clone(), self.woken_seen);
+        let mut heard = None;
         let shutting_down = self.shutting_down;
         let draining = self.shared.draining.clone();
         let message = tokio::select! {
@@ -534,6 +612,7 @@ impl Coordinator {
             () = self.session.over.cancelled() => return Ok(Some(End::SessionOver)),
             () = draining.cancelled(), if !shutting_down => {
                 self.shutting_down = true;
+                // What runs elsewhere goes on under the next coordinator.
                 self.attempts.interrupt_all();
                 None
             }
@@ -542,6 +621,10 @@ impl Coordinator {
                 // The engine is gone, and with it everybody who could ask.
                 None => return Ok(Some(End::SessionOver)),
             },
+            changes = self.remote.hear() => {
+                heard = Some(changes);
+                None
+            }
             () = place => None,
             () = woken.after(woken_seen) => None,
             () = async {
@@ -554,7 +637,11 @@ impl Coordinator {
         if let Some(message) = message {
             self.take_in(message).await?;
         }
+        if let Some(changes) = heard {
+            self.heard(changes).await?;
+        }
         self.stop_overdue().await?;
+        self.stop_overdue_elsewhere().await?;
         Ok(None)
     }
 
@@ -600,7 +687,7 @@ impl Coordinator {
         let mono = self.shared.clock.monotonic();
         let stored = (!self.progress_dirty.is_empty())
             .then(|| (self.progress_stored + PROGRESS_EVERY).saturating_sub(mono).max(Duration::from_millis(1)));
-        [wall, stored, self.attempts.next_overdue(mono)].into_iter().flatten().min()
+        [wall, stored, self.attempts.next_overdue(mono), self.next_overdue_elsewhere(mono)].into_iter().flatten().min()
     }
 
     fn deadline(&self) -> Option<Timestamp> {
@@ -662,6 +749,7 @@ impl Coordinator {
                 let answer = self.command(command, request).await?;
                 self.answers.push(Box::new(move || drop(reply.send(answer))));
             }
+            Message::Ask(asked) => self.asked(*asked).await?,
         }
         Ok(())
     }
@@ -716,6 +804,28 @@ impl Coordinator {
             (Err(failure), Some(stopped)) if failure.class == ErrorClass::Interrupted => Err(stopped.failure()),
             (result, _) => result,
         };
+        let result = match result {
+            Ok(Finished { output, add }) => match values::keep(&*self.shared.store, self.image.id(), output).await {
+                Ok(output) => Ok(Kept { output, add }),
+                Err(EngineError::ValueTooLarge { bytes, most }) => {
+                    let text = format!("the output has {bytes} bytes, at most {most} are kept");
+                    Err(Failure::permanent("output_too_large", text))
+                }
+                Err(error) => return Err(error),
+            },
+            Err(failure) => Err(failure),
+        };
+        self.concluded(id, epoch, result, false).await
+    }
+
+    /// An attempt has ended, here or elsewhere. `asked`: it was told to stop by its worker.
+    async fn concluded(
+        &mut self,
+        id: TaskId,
+        epoch: Epoch,
+        result: Result<Kept, Failure>,
+        asked: bool,
+    ) -> Result<(), EngineError> {
         if let Err(failure) = &result
             && failure.code == shared::GONE
             && self.made_absent(id).await?
@@ -723,53 +833,40 @@ impl Coordinator {
             return Ok(());
         }
         let accepted = match result {
-            Ok(finished) => self.accept(id, epoch, finished).await?,
+            Ok(kept) => self.accept(id, epoch, kept).await?,
             Err(failure) => Err(failure),
         };
         match accepted {
             Ok(()) => Ok(()),
-            Err(failure) => self.failed(id, failure),
+            Err(failure) => self.failed(id, failure, asked),
         }
     }
 
-    /// Takes in a success: keeps the output, adds the tasks it brings.
-    async fn accept(
-        &mut self,
-        id: TaskId,
-        epoch: Epoch,
-        finished: Finished,
-    ) -> Result<Result<(), Failure>, EngineError> {
+    /// Takes in a success: the output, and the tasks it brings.
+    async fn accept(&mut self, id: TaskId, epoch: Epoch, kept: Kept) -> Result<Result<(), Failure>, EngineError> {
         if let Some(undone) = self.image.tasks[&id].spec.undoes
             && let Some(left) = self.image.left_by(undone)
         {
             return Ok(Err(Failure::permanent("undo_incomplete", format!("undoing left effect {left} in place"))));
         }
-        if let Some(accepted) = self.accept_shared(id, &finished).await? {
+        if let Some(accepted) = self.accept_shared(id, &kept).await? {
             return Ok(accepted);
         }
-        let output = match values::keep(&*self.shared.store, self.image.id(), finished.output).await {
-            Ok(output) => output,
-            Err(EngineError::ValueTooLarge { bytes, most }) => {
-                let text = format!("the output has {bytes} bytes, at most {most} are kept");
-                return Ok(Err(Failure::permanent("output_too_large", text)));
-            }
-            Err(error) => return Err(error),
-        };
-        if !finished.add.is_empty() {
+        if !kept.add.is_empty() {
             let added_by = AddedBy::Task(id, epoch);
-            if let Err(failure) = self.add_tasks(finished.add, added_by).await? {
+            if let Err(failure) = self.add_tasks(kept.add, added_by).await? {
                 return Ok(Err(failure));
             }
         }
         let now = self.now();
-        self.image.move_task(&mut self.batch, id, TaskEvent::Succeeded(output), now)?;
+        self.image.move_task(&mut self.batch, id, TaskEvent::Succeeded(kept.output), now)?;
         self.batch.label = "finish";
         self.image.log(&mut self.batch, now, Level::Info, "task.done", Some(id), |name| format!("{name} is done"));
         Ok(Ok(()))
     }
 
     /// Decides what follows a failed attempt.
-    fn failed(&mut self, id: TaskId, failure: Failure) -> Result<(), EngineError> {
+    fn failed(&mut self, id: TaskId, failure: Failure, asked: bool) -> Result<(), EngineError> {
         let now = self.now();
         let policy = self.policy(id);
         let status = &self.image.tasks[&id].status;
@@ -777,7 +874,8 @@ impl Coordinator {
             let ms = now.as_millisecond().saturating_sub(started.as_millisecond());
             Duration::from_millis(u64::try_from(ms).unwrap_or(0))
         });
-        let asked_to_stop = self.shutting_down
+        let asked_to_stop = asked
+            || self.shutting_down
             || self.session.over.is_cancelled()
             || matches!(self.image.status.state, JobState::Pausing | JobState::Cancelling);
         // A task that stops although nobody asked it to is a fault like any other; it must not spin.
@@ -818,7 +916,7 @@ impl Coordinator {
                 if self.image.status.state == JobState::Running {
                     let reason = PauseReason::Attention { failure: Box::new(failure) };
                     self.image.move_job(&mut self.batch, JobEvent::Pause { reason, until: None }, now)?;
-                    self.attempts.interrupt_all();
+                    self.interrupt_all();
                 }
                 Ok(())
             }

@@ -97,6 +97,10 @@ impl Coordinator {
     /// Answers, then deletes what is left of a job that is marked.
     pub(super) async fn end_deleted(&mut self) -> Result<End, EngineError> {
         self.answer();
+        for answered in std::mem::take(&mut self.answered) {
+            self.commit_draft_as(Txn::new().delete(answered.asked.key.clone()), "erase").await?;
+            answered.send(&self.shared).await;
+        }
         sweep(&self.shared, self.image.id(), self.claim).await?;
         Ok(End::AtRest)
     }
@@ -106,7 +110,7 @@ impl Coordinator {
 pub(crate) async fn sweep(shared: &Shared, job: JobId, claim: Revision) -> Result<(), EngineError> {
     let fence = Compare::Created(keys::claim(job), claim);
     leave_shared(shared, job, &fence).await?;
-    for prefix in [keys::job_prefix(job)] {
+    for prefix in [keys::offers(job), keys::stops(job), keys::job_prefix(job)] {
         loop {
             let page = shared.store.scan(&prefix).await?.next_page(budget::PAGE_ENTRIES).await?;
             if page.is_empty() {

@@ -10,12 +10,11 @@ use windlass_model::task::{Output, SharedUse, TaskEvent};
 use windlass_model::{ErrorClass, Failure, JobId, TaskId};
 use windlass_store::{Compare, keys};
 
-use super::Coordinator;
+use super::{Coordinator, Kept};
 use super::guarded::{Decision, Guarded};
 use super::image::Blocked;
 use crate::EngineError;
 use crate::holders::{self, Acquire, Owner, Release, SharedRecord, SharedState};
-use crate::kind::Finished;
 use crate::records::{decode, encode};
 use crate::{values, wakers};
 
@@ -258,16 +257,18 @@ impl Coordinator {
     pub(super) async fn accept_shared(
         &mut self,
         id: TaskId,
-        finished: &Finished,
+        done: &Kept,
     ) -> Result<Option<Result<(), Failure>>, EngineError> {
         let task = &self.image.tasks[&id];
         let stands_for = task.spec.undoes.unwrap_or(id);
         let Some(key) = self.image.held_by(stands_for).cloned() else { return Ok(None) };
         let (job, name) = (self.image.id(), task.spec.name());
         let undoes = task.spec.undoes.is_some();
-        let output = if undoes { json!({ "removed": key }) } else { finished.output.clone() };
+        let store = &*self.shared.store;
+        let output =
+            if undoes { json!({ "removed": key }) } else { values::fetch(store, job, &done.output).await? };
         if !undoes {
-            if !finished.add.is_empty() {
+            if !done.add.is_empty() {
                 let text = "a task that makes a shared resource cannot bring further tasks: whoever reuses it has none";
                 return Ok(Some(Err(Failure::permanent("shared_adds", text))));
             }

@@ -72,11 +72,12 @@ impl Coordinator {
     /// Takes over what a worker that is gone has left running.
     pub(super) async fn adopt(&mut self) -> Result<(), EngineError> {
         self.leave_forgotten_queues();
-        let running: Vec<TaskId> = self.image.running.iter().copied().collect();
+        self.adopt_elsewhere().await?;
+        let running: Vec<TaskId> = self.image.running.iter().copied().filter(|id| !self.is_elsewhere(*id)).collect();
         for id in running {
             let poison_after = self.policy(id).poison_after;
             let now = self.now();
-            self.image.bury(&mut self.batch, id, poison_after, now)?;
+            self.bury(id, poison_after, now)?;
             self.batch.label = "adopt";
             if self.batch.is_full() {
                 self.flush(false).await?;
@@ -181,7 +182,7 @@ impl Coordinator {
                     return Ok(Some(End::SessionOver));
                 }
                 message = self.errand.inbox.recv() => match message {
-                    Some(message @ Message::Command { .. }) => {
+                    Some(message @ (Message::Command { .. } | Message::Ask(_))) => {
                         self.take_in(message).await?;
                         if self.image.status.state != JobState::Pending || self.deleted {
                             return Ok(None);

@@ -9,7 +9,8 @@ use windlass_store::{Committed, Compare, Store, StoreError, Txn, keys};
 use super::Triggered;
 use super::record::{Cause, RunEnd, StandingRecord, StandingRequest, Waiting, job_of};
 use crate::EngineError;
-use crate::engine::{Shared, recover};
+use crate::engine::Shared;
+use crate::follow::recover;
 use crate::lease::Session;
 use crate::records::{JobRecord, decode, encode};
 

@@ -15,7 +15,8 @@ use super::advance::advance;
 use super::record::StandingRecord;
 use crate::EngineError;
 use crate::coordinator::load;
-use crate::engine::{Shared, recover};
+use crate::engine::Shared;
+use crate::follow::recover;
 use crate::lease::Session;
 use crate::records::decode;
 

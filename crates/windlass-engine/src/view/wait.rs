@@ -81,6 +81,11 @@ pub enum Wait {
         /// What it is.
         state: &'static str,
     },
+    /// A worker that can run it: none is present.
+    Worker {
+        /// What it must have: `type T with site=b`.
+        demand: String,
+    },
     /// A free place on a worker.
     Place,
     /// A process that runs the job.
@@ -113,6 +118,7 @@ impl fmt::Display for Wait {
                 Ok(())
             }
             Self::Job { state } => write!(f, "the job, which is {state}"),
+            Self::Worker { demand } => write!(f, "a worker for {demand}: none is present"),
             Self::Place => f.write_str("a free place on the worker"),
             Self::Process => {
                 f.write_str("a worker: no process runs this job at the moment (`windlass run` or `windlass resume`)")

@@ -8,3 +8,4 @@ mod jobs;
 mod shared;
 mod standing;
 mod steering;
+mod workers;

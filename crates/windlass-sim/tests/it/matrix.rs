@@ -2,10 +2,15 @@
 
 use windlass_clock::{SharedClock, SystemClock};
 use windlass_engine::{Command, JobRequest, Kinds};
-use windlass_sim::matrix::{self, Case, Matrix};
+use windlass_sim::matrix::{self, Case, Cast, Matrix};
 use windlass_sim::world::{Mistake, Step, StepKind, StepSpec, World};
 
 async fn case(mistake: Mistake, then: Option<Command>) -> Case {
+    case_of(mistake, then, false)
+}
+
+/// The case; `two`: some of its tasks need a worker at site b.
+fn case_of(mistake: Mistake, then: Option<Command>, two: bool) -> Case {
     let clock: SharedClock = SystemClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
     let world = World::new(clock.clone(), 1);
     let steps = vec![
@@ -17,6 +22,11 @@ async fn case(mistake: Mistake, then: Option<Command>) -> Case {
         Step { fails: true, ..Step::new("broken", 1) },
         Step::new("never", 1).requires("broken"),
     ];
+    let at_b = |step: Step| match step.name.as_str() {
+        "server" | "broken" if two => step.needs("site", "b"),
+        _ => step,
+    };
+    let steps = steps.into_iter().map(at_b).collect();
     let spec = StepSpec { steps, exclusive: Some("site/a".into()) };
     let request = JobRequest { kind: "step".into(), name: "m".into(), spec: spec.to_json(), ..JobRequest::default() };
     let kinds = Kinds::new().with(StepKind::with_mistake(world.clone(), mistake));
@@ -107,6 +117,30 @@ async fn an_undo_killed_anywhere_leaves_nothing() {
 async fn a_retry_killed_anywhere_ends_as_if_never_killed() {
     let matrix = matrix::make(|| case(Mistake::None, Some(Command::retry())), 1).await;
     assert_same(&matrix);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_killed_anywhere_beside_a_worker_changes_nothing() {
+    let make = || async { case_of(Mistake::None, Some(Command::Undo), true) };
+    let matrix = matrix::make_with(make, 1, Cast::CoordinatorDies).await;
+    assert!(matrix.clean.contains("0 things, 0 faults"), "{}", matrix.clean);
+    assert_same(&matrix);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_killed_anywhere_in_tasks_that_others_coordinate_changes_nothing() {
+    for then in [None, Some(Command::Undo)] {
+        let make = || {
+            let then = then.clone();
+            async move { case_of(Mistake::None, then, true) }
+        };
+        let matrix = matrix::make_with(make, 1, Cast::HostDies).await;
+        let things = if then.is_none() { "7 things, 0 faults" } else { "0 things, 0 faults" };
+        assert!(matrix.clean.contains(things), "{}", matrix.clean);
+        println!("{}", matrix.to_table());
+        assert!(matrix.rows.len() > 20, "a run with few points proves little: {}", matrix.rows.len());
+        assert!(matrix.different().is_empty(), "{:#?}", matrix.different());
+    }
 }
 
 #[tokio::test(start_paused = true)]

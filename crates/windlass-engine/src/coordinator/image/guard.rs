@@ -89,6 +89,7 @@ impl JobImage {
         undo.id = id.undo(job, generation);
         undo.resource = format!("undo {}", spec.resource);
         undo.policy.clone_from(&spec.policy);
+        undo.needs.clone_from(&spec.needs);
         undo.size = spec.size;
         undo.undoes = Some(id);
         undo.pools.clone_from(&spec.pools);
