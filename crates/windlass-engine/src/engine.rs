@@ -25,6 +25,7 @@ use crate::kind::{Kind, Kinds, PlanContext, TaskEnd};
 use crate::lease::Session;
 use crate::probe::{Moment, NoProbe, Point, SharedProbe};
 use crate::records::{Head, JobRecord, decode, encode};
+use crate::retention::{self, Retention};
 use crate::snapshot::JobSnapshot;
 use crate::standing::scheduler;
 use crate::values;
@@ -54,6 +55,8 @@ pub struct EngineConfig {
     pub places: usize,
     /// Time to live of the worker's lease.
     pub lease_ttl: Duration,
+    /// How long jobs that are over are kept.
+    pub retention: Retention,
     /// Where tests stop the world.
     pub probe: SharedProbe,
 }
@@ -82,6 +85,7 @@ impl EngineConfig {
             work_dir,
             places: 16,
             lease_ttl: Duration::from_secs(15),
+            retention: Retention::default(),
             probe: Arc::new(NoProbe),
         }
     }
@@ -134,6 +138,7 @@ pub(crate) struct Shared {
     work_dir: PathBuf,
     lease_ttl: Duration,
     pub(crate) probe: SharedProbe,
+    pub(crate) retention: Retention,
     pub(crate) places: Arc<Semaphore>,
     pub(crate) type_places: HashMap<&'static str, Arc<Semaphore>>,
     /// Counts places that became free.
@@ -308,6 +313,7 @@ impl Engine {
             work_dir: config.work_dir,
             lease_ttl: config.lease_ttl,
             probe: config.probe,
+            retention: config.retention,
         });
         let session = begin_session(&shared).await?;
         shared.begin(session.clone());
@@ -619,12 +625,14 @@ async fn supervise(shared: Arc<Shared>, mut session: Arc<Session>) {
         let follow = follow(&shared, &session);
         let standing = scheduler::run(&shared, &session);
         let wake = wakers::follow(&shared, &session);
+        let expire = retention::keep_looking(&shared, &session);
         tokio::select! {
             biased;
             () = keep => {}
             () = follow => {}
             () = standing => {}
             () = wake => {}
+            () = expire => {}
         }
         session.over.cancel();
         if shared.draining.is_cancelled() {

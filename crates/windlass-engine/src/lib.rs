@@ -22,6 +22,7 @@ mod lease;
 pub mod probe;
 pub mod records;
 pub mod report;
+mod retention;
 pub mod snapshot;
 pub mod standing;
 mod values;
@@ -33,6 +34,7 @@ pub use context::{Intent, ProgressHandle, TaskContext, UndoInput};
 pub use coordinator::image::Counts;
 pub use engine::{Engine, EngineConfig, JobRequest, Preview};
 pub use kind::{Finished, Kind, Kinds, PlanContext, SpecFault, TaskEnd, TaskType};
+pub use retention::Retention;
 pub use snapshot::{JobSnapshot, RunningTask};
 pub use standing::{StandingView, Triggered};
 
