@@ -8,6 +8,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line program talks to its terminal")]
 
 mod bench;
+mod chromium;
 mod ci;
 mod deny;
 mod etcd;

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{etcd, parts, run};
+use crate::{chromium, etcd, parts, run};
 
 /// What all test programs together reported.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -41,8 +41,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let mut command = run::cargo();
     command.args(["test", "--locked"]).env(etcd::VARIABLE, etcd::program()?);
     let chooses = |argument: &String| argument == "-p" || argument.starts_with("--package");
-    if !arguments.iter().take_while(|argument| *argument != "--").any(chooses) {
+    let all = !arguments.iter().take_while(|argument| *argument != "--").any(chooses);
+    if all {
         command.arg("--workspace");
+    }
+    if all || arguments.iter().any(|argument| argument.contains("windlass-server")) {
+        command.env(chromium::VARIABLE, chromium::program()?);
     }
     // After a failure the other programs still run: one run says all that is wrong.
     command.arg("--no-fail-fast").args(arguments).stdout(Stdio::piped());

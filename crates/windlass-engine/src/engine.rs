@@ -31,6 +31,7 @@ use crate::offers::{self, Board};
 use crate::presence::{self, Presence, Roster};
 use crate::probe::{Moment, NoProbe, Point, SharedProbe};
 use crate::records::{Head, JobRecord, decode, encode};
+use crate::retention::{self, Retention};
 use crate::snapshot::JobSnapshot;
 use crate::standing::scheduler;
 use crate::values;
@@ -57,6 +58,8 @@ pub struct EngineConfig {
     pub places: usize,
     /// Time to live of the worker's lease.
     pub lease_ttl: Duration,
+    /// How long jobs that are over are kept.
+    pub retention: Retention,
     /// Where tests stop the world.
     pub probe: SharedProbe,
     /// What people call this worker. Empty: its machine and process.
@@ -91,6 +94,7 @@ impl EngineConfig {
             work_dir,
             places: 16,
             lease_ttl: Duration::from_secs(15),
+            retention: Retention::default(),
             probe: Arc::new(NoProbe),
             worker_name: String::new(),
             labels: BTreeMap::new(),
@@ -146,6 +150,7 @@ pub(crate) struct Shared {
     work_dir: PathBuf,
     lease_ttl: Duration,
     pub(crate) probe: SharedProbe,
+    pub(crate) retention: Retention,
     /// Who gets which place.
     pub(crate) arbiter: Arc<Arbiter>,
     /// How this process announces itself; each session does so under an id of its own.
@@ -363,6 +368,7 @@ impl Engine {
             work_dir: config.work_dir,
             lease_ttl: config.lease_ttl,
             probe: config.probe,
+            retention: config.retention,
         });
         let session = begin_session(&shared).await?;
         shared.begin(session.clone());
@@ -708,7 +714,8 @@ async fn supervise(shared: Arc<Shared>, mut session: Arc<Session>) {
                     offers::pull(shared.clone(), session.clone()),
                     asks::tell_late(&shared, &session),
                     scheduler::run(&shared, &session),
-                    wakers::follow(&shared, &session)
+                    wakers::follow(&shared, &session),
+                    retention::keep_looking(&shared, &session)
                 );
             } else {
                 follow::follow(&shared, &session).await;

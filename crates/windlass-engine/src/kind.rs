@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use windlass_clock::{SharedClock, SharedEntropy};
-use windlass_model::effect::Effect;
+use windlass_model::effect::{Effect, Leftover};
 use windlass_model::plan::{Plan, PoolUse, TaskSpec, TaskTypes};
 use windlass_model::policy::Policy;
 use windlass_model::task::Outcome;
@@ -104,6 +104,17 @@ pub trait Kind: Send + Sync + 'static {
     /// first. `None`: everything is kept.
     fn keep_on_confirm(&self, _spec: &Value, _ends: &[TaskEnd]) -> Option<Vec<TaskId>> {
         None
+    }
+
+    /// Looks outside once more when a job has been undone, for things that carry its mark and that the ledger does
+    /// not know; removes what it can and returns what is left. The job is not over before it finds nothing.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot look; the undo can then be given again.
+    async fn sweep(&self, cx: &PlanContext, spec: &Value, effects: &[Effect]) -> Result<Vec<Leftover>, Failure> {
+        let _ = (cx, spec, effects);
+        Ok(Vec::new())
     }
 
     /// The kind's part of a job's report, made from what its tasks put out.

@@ -30,6 +30,7 @@ pub mod presence;
 pub mod probe;
 pub mod records;
 pub mod report;
+mod retention;
 pub mod snapshot;
 pub mod standing;
 mod values;
@@ -43,6 +44,7 @@ pub use engine::{Engine, EngineConfig, JobRequest, Preview};
 pub use kind::{Finished, Kind, Kinds, PlanContext, SpecFault, TaskEnd, TaskType};
 pub use offers::TaskClaim;
 pub use presence::Presence;
+pub use retention::Retention;
 pub use snapshot::{JobSnapshot, RunningTask};
 pub use standing::{StandingView, Triggered};
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use windlass_clock::{Seeded, SharedClock, SharedEntropy};
 use windlass_engine::{Finished, Intent, Kind, PlanContext, SpecFault, TaskContext, TaskType};
-use windlass_model::effect::{Effect, EffectEvent, EffectState};
+use windlass_model::effect::{Effect, EffectEvent, EffectState, Leftover};
 use windlass_model::plan::{Plan, TaskSpec};
 use windlass_model::policy::Policy;
 use windlass_model::progress::Progress;
@@ -93,6 +93,11 @@ impl World {
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.state().calls
+    }
+
+    /// Makes a thing behind everybody's back.
+    pub fn plant(&self, name: &str) {
+        self.state().things.insert(name.to_owned(), 1);
     }
 
     /// Removes a thing behind everybody's back.
@@ -352,6 +357,22 @@ impl Kind for StepKind {
         };
         let tasks = spec.steps.iter().map(|step| task_of(|t, r| cx.task(t, r), id_of, step)).collect();
         Ok(Plan { tasks, warnings: Vec::new() })
+    }
+
+    async fn sweep(&self, cx: &PlanContext, _: &Value, _: &[Effect]) -> Result<Vec<Leftover>, Failure> {
+        let mark = format!("{}/", cx.job);
+        let left = self.world.things().into_iter().filter(|name| name.starts_with(&mark));
+        let leftover = |key: String| Leftover {
+            task: String::new(),
+            action: "make".into(),
+            command: Some(format!("remove '{key}'")),
+            key,
+            target: "world".into(),
+            state: EffectState::Made,
+            external_id: None,
+            shared: None,
+        };
+        Ok(left.map(leftover).collect())
     }
 
     fn task_types(&self) -> Vec<Arc<dyn TaskType>> {

@@ -23,6 +23,7 @@ mod remote;
 pub(crate) mod removal;
 mod shared;
 mod stage;
+mod sweep;
 
 pub(crate) use attempt::{Stopped, run};
 pub(crate) use stage::plan_failure;
@@ -425,7 +426,10 @@ impl Coordinator {
                 Ok(self.image.status.undo_at.is_none())
             }
             JobState::Undoing if verdict.is_some() => {
-                let undone = self.image.undo_is_complete();
+                let mut undone = self.image.undo_is_complete();
+                if undone && self.image.status.closing == Some(Closing::Undo) {
+                    undone = self.finds_nothing_left().await;
+                }
                 if undone && self.image.status.closing == Some(Closing::Confirm) {
                     self.make_permanent().await?;
                 }

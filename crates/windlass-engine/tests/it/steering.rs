@@ -206,7 +206,7 @@ async fn a_deleted_job_leaves_no_key_behind_and_by_force_says_what_it_left_outsi
     engine.wait(job).await.unwrap_err();
     assert_eq!(bench.world.things().len(), 150, "nothing outside is touched");
     let left: Vec<String> = read_all(&bench.store, "").await.unwrap().into_iter().map(|entry| entry.key).collect();
-    assert!(left.iter().all(|key| key.starts_with("worker/")), "{left:?}");
+    assert!(left.iter().all(|key| ["worker/", "retention/"].iter().any(|prefix| key.starts_with(prefix))), "{left:?}");
     let other = engine.submit(request(vec![Step::new("a", 1)])).await.unwrap();
     engine.wait(other).await.unwrap();
     done(engine.command(other, Command::Confirm, None).await.unwrap());
@@ -233,5 +233,50 @@ async fn a_running_job_is_deleted_by_force_only_and_a_pending_one_too() {
     bench.clock.sleep(Duration::from_secs(60)).await;
     assert_eq!(bench.world.calls(), calls);
     let left = read_all(&bench.store, "").await.unwrap();
-    assert!(left.iter().all(|entry| entry.key.starts_with("worker/")), "{left:?}");
+    assert!(
+        left.iter().all(|entry| ["worker/", "retention/"].iter().any(|prefix| entry.key.starts_with(prefix))),
+        "{left:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn finished_jobs_go_after_thirty_days_and_those_that_can_be_undone_stay() {
+    let mut bench = Bench::new();
+    let engine = bench.engine().await;
+    let mut jobs = Vec::new();
+    for _ in 0..3 {
+        let job = engine.submit(request(vec![Step::new("a", 1)])).await.unwrap();
+        engine.wait(job).await.unwrap();
+        jobs.push(job);
+    }
+    let nothing = engine.submit(request(vec![Step::new("a", 0)])).await.unwrap();
+    engine.wait(nothing).await.unwrap();
+    done(engine.command(jobs[0], Command::Confirm, None).await.unwrap());
+    done(engine.command(jobs[1], Command::Undo, None).await.unwrap());
+    let of = |summaries: Vec<view::JobSummary>| summaries.into_iter().map(|job| job.id).collect::<Vec<_>>();
+    bench.clock.sleep(Duration::from_secs(29 * 24 * 3600)).await;
+    assert_eq!(view::jobs(&bench.store).await.unwrap().len(), 4);
+    bench.clock.sleep(Duration::from_secs(2 * 24 * 3600)).await;
+    assert_eq!(of(view::jobs(&bench.store).await.unwrap()), [jobs[2]]);
+    let left = read_all(&bench.store, "job/").await.unwrap();
+    assert!(left.iter().all(|entry| entry.key.contains(&jobs[2].to_string())), "{left:?}");
+    assert!(read_all(&bench.store, "gone/").await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_last_look_finds_keeps_the_job_from_being_over_and_is_in_the_script() {
+    let mut bench = Bench::new();
+    let engine = bench.engine().await;
+    let job = engine.submit(request(vec![Step::new("a", 1)])).await.unwrap();
+    engine.wait(job).await.unwrap();
+    let stray = format!("{job}/stray");
+    bench.world.plant(&stray);
+    done(engine.command(job, Command::Undo, None).await.unwrap());
+    assert_eq!(engine.wait(job).await.unwrap().state, JobState::UndoFailed);
+    let made = report::make(&bench.store, &bench.kinds(), job, bench.clock.wall()).await.unwrap();
+    assert_eq!(made.leftovers.len(), 1, "{:?}", made.leftovers);
+    assert!(report::clean_up_script(job, &made.leftovers).contains(&format!("remove '{stray}'")));
+    bench.world.lose(&stray);
+    done(engine.command(job, Command::Undo, None).await.unwrap());
+    assert_eq!(engine.wait(job).await.unwrap().state, JobState::Finished);
 }
