@@ -73,7 +73,7 @@ struct Check<'a> {
     faults: Vec<SpecFault>,
 }
 
-fn texts<'v>(value: Option<&'v Value>) -> impl Iterator<Item = (usize, &'v str)> {
+fn texts(value: Option<&Value>) -> impl Iterator<Item = (usize, &str)> {
     let list = value.and_then(Value::as_array).into_iter().flatten().enumerate();
     list.filter_map(|(n, item)| item.as_str().map(|text| (n, text)))
 }
@@ -244,7 +244,7 @@ impl Check<'_> {
         match with.pointer("/argv/0") {
             None => {}
             Some(Value::String(program)) if program.trim().is_empty() => {
-                self.fault(format!("{at}/argv/0"), "the command is empty")
+                self.fault(format!("{at}/argv/0"), "the command is empty");
             }
             Some(Value::String(program)) => {
                 if let Err(why) = self.config.command(program) {

@@ -234,7 +234,7 @@ pub fn import(seed: &Value) -> Result<DagSpec, Vec<SpecFault>> {
         match tasks.get_mut(&name) {
             Some(task) if task.undo.is_none() => task.undo = Some(undo),
             Some(_) => {
-                faults.push(SpecFault::new(format!("{at}/reverse_task_id"), format!("{name:?} is undone twice")))
+                faults.push(SpecFault::new(format!("{at}/reverse_task_id"), format!("{name:?} is undone twice")));
             }
             None => faults.push(SpecFault::new(format!("{at}/reverse_task_id"), format!("there is no task {name:?}"))),
         }

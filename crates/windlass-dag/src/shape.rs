@@ -298,5 +298,5 @@ fn expected(types: &[&str], schema: &Value, value: &Value) -> String {
 pub(crate) fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let distance = |known: &str| strsim::damerau_levenshtein(&name.to_lowercase(), &known.to_lowercase());
     let (best, away) = known.map(|known| (known, distance(known))).min_by_key(|(_, away)| *away)?;
-    (away <= (name.len() / 3).max(1).min(3)).then_some(best)
+    (away <= (name.len() / 3).clamp(1, 3)).then_some(best)
 }

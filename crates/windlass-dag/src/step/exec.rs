@@ -117,7 +117,7 @@ pub(super) async fn run(act: &mut Act<'_>, with: ExecWith) -> Result<Value, Fail
     let seen = || stdout.seen() + stderr.seen();
     let input = input.unwrap_or_default();
     let run = bounded(cx, limit, process.run(&**cx.clock(), input.as_bytes()));
-    let ended = cx.outside("exec", act.alive(run, seen, None)).await;
+    let ended = cx.outside("exec", Box::pin(act.alive(run, seen, None))).await;
     let grace = with.kill_after.map_or(KILL_AFTER, |span| span.0);
     let status = match ended.and_then(|ended| ended) {
         Err(interrupted) => {

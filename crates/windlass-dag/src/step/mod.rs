@@ -210,9 +210,9 @@ fn check_brought<'r>(step: StepType, with: &Value, places: impl Iterator<Item = 
 impl StepTask {
     async fn carry_out(&self, step: StepType, with: &Value, act: &mut Act<'_>) -> Result<Value, Failure> {
         match step {
-            StepType::Exec => exec::run(act, read(with)?).await,
-            StepType::Http => http::run(act, read(with)?).await,
-            StepType::Copy => copy::run(act, read(with)?).await,
+            StepType::Exec => Box::pin(exec::run(act, read(with)?)).await,
+            StepType::Http => Box::pin(http::run(act, read(with)?)).await,
+            StepType::Copy => Box::pin(copy::run(act, read(with)?)).await,
             StepType::Noop => {
                 self.mark(act, step).await?;
                 Ok(with.get("output").cloned().unwrap_or_default())
@@ -290,7 +290,7 @@ impl StepTask {
             recorded: false,
             headway: Headway::default(),
         };
-        self.carry_out(undo.step, &with, &mut act).await.map(|_| ())
+        Box::pin(self.carry_out(undo.step, &with, &mut act)).await.map(|_| ())
     }
 }
 

@@ -79,7 +79,7 @@ async fn two_engines_that_die_in_turn_begin_each_run_once() {
     let rig = Rig::new();
     let first = rig.engine(1).await;
     let id = first.standing_create(request("tick", 2), every(60, Overlap::Allow)).await.unwrap();
-    let mut engines = vec![Some(first), Some(rig.engine(2).await)];
+    let mut engines = [Some(first), Some(rig.engine(2).await)];
     for round in 0..20 {
         rig.pass(37 + round).await;
         let n = usize::try_from(round % 2).unwrap();
