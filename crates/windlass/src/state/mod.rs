@@ -54,7 +54,14 @@ impl Setting {
     /// The engine's configuration on `store`.
     pub(crate) fn engine_config(&self, store: Arc<dyn Store>, work_dir: PathBuf, part: Part) -> EngineConfig {
         let config = EngineConfig::new(store, self.clock.clone(), self.entropy.clone(), self.kinds.clone(), work_dir);
-        EngineConfig { places: part.places.unwrap_or(config.places), probe: self.probe.0.clone(), ..config }
+        EngineConfig {
+            places: part.places.unwrap_or(config.places),
+            probe: self.probe.0.clone(),
+            take_up: part.take_up,
+            worker_name: part.name.unwrap_or_else(|| config.worker_name.clone()),
+            labels: part.labels,
+            ..config
+        }
     }
 
     /// The configuration of engines that make previews under `folder`.
