@@ -88,7 +88,8 @@ impl Chromium {
     /// Calls a method of the protocol.
     pub(crate) fn call(&mut self, session: Option<&str>, method: &str, params: Value) -> Result<Value, String> {
         self.last += 1;
-        let mut message = json!({ "id": self.last, "method": method, "params": params });
+        let mut message = json!({ "id": self.last, "method": method });
+        message["params"] = params;
         if let Some(session) = session {
             message["sessionId"] = json!(session);
         }
@@ -107,6 +108,13 @@ impl Chromium {
             if answer["method"].is_string() {
                 self.events.push(answer);
             }
+        }
+    }
+
+    /// Waits for something to happen in the browser, not long.
+    pub(crate) fn stir(&mut self) {
+        if let Ok(message) = self.from.recv_timeout(Duration::from_millis(100)) {
+            self.events.push(message);
         }
     }
 

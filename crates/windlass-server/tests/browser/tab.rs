@@ -17,6 +17,7 @@ pub(crate) struct Tab {
     chromium: Chromium,
     session: String,
     base: String,
+    scripts: bool,
     complaints: Vec<String>,
 }
 
@@ -44,7 +45,13 @@ impl Tab {
         let attach = json!({ "targetId": target["targetId"], "flatten": true });
         let session = chromium.call(None, "Target.attachToTarget", attach).unwrap();
         let session = session["sessionId"].as_str().unwrap().to_owned();
-        let mut tab = Self { chromium, session, base: base.trim_end_matches('/').to_owned(), complaints: Vec::new() };
+        let mut tab = Self {
+            chromium,
+            session,
+            base: base.trim_end_matches('/').to_owned(),
+            scripts: true,
+            complaints: Vec::new(),
+        };
         for domain in ["Page", "Runtime", "Log", "Accessibility"] {
             tab.call(&format!("{domain}.enable"), json!({}));
         }
@@ -71,6 +78,7 @@ impl Tab {
 
     pub(crate) fn scripts(&mut self, on: bool) {
         self.call("Emulation.setScriptExecutionDisabled", json!({ "value": !on }));
+        self.scripts = on;
     }
 
     /// Loads a page of the server.
@@ -97,6 +105,16 @@ impl Tab {
 
     /// Waits until an expression in the page is true.
     pub(crate) fn until(&mut self, condition: &str) {
+        if !self.scripts {
+            // Timers of the page rest with its scripts.
+            for _ in 0..TRIES * 5 {
+                if self.evaluate(&format!("Boolean({condition})")).is_ok_and(|fits| fits == true) {
+                    return;
+                }
+                self.chromium.stir();
+            }
+            panic!("this never came without scripts: {condition}");
+        }
         let script = format!(
             "new Promise((done) => {{ const began = performance.now(); const look = () => {{ \
              let fits = false; try {{ fits = Boolean({condition}); }} catch {{ fits = false; }} \

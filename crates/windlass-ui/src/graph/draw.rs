@@ -112,8 +112,8 @@ fn node(job: &str, n: usize, node: &Node, (x, y): (f64, f64), column: usize) -> 
             }
             // A picture in the picture cuts what a wide font makes too long.
             svg x="32" width=(NODE_WIDTH - 38.0) height=(NODE_HEIGHT) {
-                text .title y="17.5" { (shortened(&title, 22)) }
-                text .below y="33" { (shortened(&below, 26)) }
+                text .title y="17.5" { (shortened(&title, 19)) }
+                text .below y="33" { (shortened(&below, 24)) }
             }
             @if let Some(done) = done {
                 rect .done x="4" y=(NODE_HEIGHT - 3.0) width=(((NODE_WIDTH - 4.0) * done).round()) height="3" {}

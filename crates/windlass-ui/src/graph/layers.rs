@@ -77,6 +77,11 @@ pub(crate) fn layout(picture: &Picture) -> Layout {
     for (n, spot) in spots.iter().enumerate() {
         order[spot.layer].push(n);
     }
+    // Where nothing else decides, names do: the same plan is the same picture each time it is drawn.
+    let by_name = |n: &usize| spots[*n].node.map(|n| &picture.nodes[n]).map(|n| (&n.task_type, &n.resource, n.state));
+    for layer in &mut order {
+        layer.sort_by(|a, b| by_name(a).cmp(&by_name(b)));
+    }
     sweep(&spots, &mut order);
     settle(&mut spots, &order);
     finish(picture, &spots, &runs, &order)

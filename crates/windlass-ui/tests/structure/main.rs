@@ -1,6 +1,8 @@
 //! Every page, drawn from every sort of view, and read back with an HTML parser: whether it can be used without eyes,
 //! without a mouse, without a script, and whatever people call their jobs.
 
+#![allow(clippy::unwrap_used, reason = "tests: a panic is how they fail")]
+
 #[path = "samples.rs"]
 mod samples;
 

@@ -84,10 +84,10 @@ fn task(n: usize, of: usize, names: Names) -> Value {
     let state = state_of(n, of);
     let mut task = json!({
         "id": task_id(n),
-        "type": if n == 0 { "rebalance.configure" } else if n % 3 == 0 { "rebalance.scan" } else { "rebalance.move" },
+        "type": if n == 0 { "rebalance.configure" } else if n.is_multiple_of(3) { "rebalance.scan" } else { "rebalance.move" },
         "resource": names.name(&format!("vald-agent-{n}")),
         "state": state,
-        "dependencies": if n == 0 { json!([]) } else { json!([{"task": task_id(n / 4), "required": n % 5 != 0}]) },
+        "dependencies": if n == 0 { json!([]) } else { json!([{"task": task_id(n / 4), "required": !n.is_multiple_of(5)}]) },
         "progress": {"done_items": 300, "total_items": 1200, "done_bytes": 1_500_000, "total_bytes": 6_000_000},
         "epoch": 1 + n % 3, "failures": n % 3, "since": "2026-11-21T04:09:12Z", "started": "2026-11-21T04:00:00Z",
         "effects": n % 4,
@@ -111,7 +111,7 @@ fn log(entries: usize, names: Names) -> Value {
             "n": n, "at": format!("2026-11-21T04:{:02}:{:02}.25Z", n / 60 % 60, n % 60),
             "level": (["info", "info", "warn", "info", "error"][n % 5]), "code": "task.done",
             "task": task_id(n % 7), "message": names.name("a chunk of 500 vectors was moved"),
-            "fields": if n % 4 == 0 { json!({"bytes": 123_456, names.name("agent"): names.name("vald-agent-1")}) } else { json!({}) },
+            "fields": if n.is_multiple_of(4) { json!({"bytes": 123_456, names.name("agent"): names.name("vald-agent-1")}) } else { json!({}) },
         })
     };
     json!({"job": JOB, "entries": (1..=entries).map(entry).collect::<Vec<_>>(), "last": entries, "more": false})
@@ -122,7 +122,7 @@ pub(crate) fn graph(tasks: usize, names: Names) -> Graph {
     let mut edges = Vec::new();
     for n in 1..tasks {
         layers[n] = layers[n / 4] + 1;
-        edges.push(json!({"from": task_id(n / 4), "to": task_id(n), "required": n % 5 != 0, "count": 1}));
+        edges.push(json!({"from": task_id(n / 4), "to": task_id(n), "required": !n.is_multiple_of(5), "count": 1}));
     }
     let node = |n: usize| {
         let state = state_of(n, tasks);
