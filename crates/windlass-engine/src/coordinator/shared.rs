@@ -10,9 +10,9 @@ use windlass_model::task::{Output, SharedUse, TaskEvent};
 use windlass_model::{ErrorClass, Failure, JobId, TaskId};
 use windlass_store::{Compare, keys};
 
-use super::{Coordinator, Kept};
 use super::guarded::{Decision, Guarded};
 use super::image::Blocked;
+use super::{Coordinator, Kept};
 use crate::EngineError;
 use crate::holders::{self, Acquire, Owner, Release, SharedRecord, SharedState};
 use crate::records::{decode, encode};
@@ -265,8 +265,7 @@ impl Coordinator {
         let (job, name) = (self.image.id(), task.spec.name());
         let undoes = task.spec.undoes.is_some();
         let store = &*self.shared.store;
-        let output =
-            if undoes { json!({ "removed": key }) } else { values::fetch(store, job, &done.output).await? };
+        let output = if undoes { json!({ "removed": key }) } else { values::fetch(store, job, &done.output).await? };
         if !undoes {
             if !done.add.is_empty() {
                 let text = "a task that makes a shared resource cannot bring further tasks: whoever reuses it has none";

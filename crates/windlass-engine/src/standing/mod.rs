@@ -85,12 +85,30 @@ impl Engine {
     /// [`EngineError::Schedule`] or those of [`Engine::submit`], and nothing is stored; [`EngineError::StandingName`]
     /// when there is one of this name.
     pub async fn standing_create(&self, request: JobRequest, schedule: Schedule) -> Result<String, EngineError> {
+        self.standing_create_under(self.new_job_id(), request, schedule).await
+    }
+
+    /// Stores a standing job under an id that [`Engine::new_job_id`] gave. Asked again with the same id, it leaves what
+    /// is there as it is: whoever wrote the id down first may ask until there is an answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::standing_create`].
+    pub async fn standing_create_under(
+        &self,
+        id: JobId,
+        request: JobRequest,
+        schedule: Schedule,
+    ) -> Result<String, EngineError> {
+        let id = id.to_string();
+        if self.shared().store.get(&keys::standing(&id)).await?.is_some() {
+            return Ok(id);
+        }
         let table = schedule.timetable().map_err(EngineError::Schedule)?;
         self.check_request(&request).await?;
         if self.standing_list().await?.iter().any(|standing| standing.request.name == request.name) {
             return Err(EngineError::StandingName(request.name));
         }
-        let id = self.new_job_id().to_string().to_ascii_lowercase();
         let now = self.now();
         let record = StandingRecord {
             id: id.clone(),

@@ -416,5 +416,6 @@ async fn a_thousand_waiting_tasks_on_three_workers_cost_next_to_nothing() {
     cluster.clock.sleep(Duration::from_secs(60)).await;
     let spent = calls() - before;
     println!("1 000 waiting tasks, three workers: {spent} store calls in 60 s ({:.2} per second)", spent as f64 / 60.0);
-    assert!(spent <= 90, "{spent} calls in 60 s; 36 of them keep three leases");
+    // 36 keep three leases; the rest are the listings every 30 s of what each engine follows, and one look for old jobs.
+    assert!(spent <= 130, "{spent} calls in 60 s");
 }
