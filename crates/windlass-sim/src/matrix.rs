@@ -9,12 +9,15 @@
 //! The harness knows no kind: a [`Case`] says what to run and what to compare. Real processes are killed at the
 //! same points by the binary's own tests.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::StreamExt;
 use futures::future::BoxFuture;
 use tokio::sync::Notify;
 use windlass_clock::{Seeded, SharedClock};
@@ -88,12 +91,7 @@ impl Matrix {
     pub fn to_table(&self) -> String {
         let mut table = String::from("   n  killed          at           ends as the clean run\n");
         for row in &self.rows {
-            let moment = match row.moment {
-                Moment::BeforeCommit => "before commit",
-                Moment::AfterCommit => "after commit",
-                Moment::BeforeEffect => "before effect",
-                Moment::AfterEffect => "after effect",
-            };
+            let moment = words(row.moment);
             let verdict = match (&row.difference, row.reached) {
                 (Some(difference), _) => format!("NO: {difference}"),
                 (None, true) => "yes".to_owned(),
@@ -103,6 +101,38 @@ impl Matrix {
         }
         table
     }
+}
+
+const fn words(moment: Moment) -> &'static str {
+    match moment {
+        Moment::BeforeCommit => "before commit",
+        Moment::AfterCommit => "after commit",
+        Moment::BeforeEffect => "before effect",
+        Moment::AfterEffect => "after effect",
+    }
+}
+
+/// Matrices of one case on several stores, as one table with a column per store: how many of the kills at each kind of
+/// point ended as the clean run. The points are numbered otherwise on each store, as tasks run side by side there.
+#[must_use]
+pub fn side_by_side(columns: &[(&str, &Matrix)]) -> String {
+    let mut rows: BTreeMap<(&str, Reverse<&str>), Vec<(usize, usize)>> = BTreeMap::new();
+    for (column, (_, matrix)) in columns.iter().enumerate() {
+        for row in &matrix.rows {
+            let cells =
+                rows.entry((&row.label, Reverse(words(row.moment)))).or_insert_with(|| vec![(0, 0); columns.len()]);
+            cells[column].0 += usize::from(row.difference.is_none());
+            cells[column].1 += 1;
+        }
+    }
+    let head: String = columns.iter().map(|(store, _)| format!("{store:<12}")).collect();
+    let mut table = format!("{:<16}{:<16}{head}\n", "killed", "at");
+    for ((label, Reverse(moment)), cells) in rows {
+        let cells: String =
+            cells.into_iter().map(|(same, all)| format!("{:<12}", format!("{same} of {all}"))).collect();
+        let _ = writeln!(table, "{moment:<16}{label:<16}{cells}");
+    }
+    table
 }
 
 /// Who is there besides the process that is killed.
@@ -177,36 +207,61 @@ pub async fn make_with<F>(make: impl Fn() -> F, every: usize, cast: Cast) -> Mat
 where
     F: Future<Output = Case>,
 {
+    let memory = |clock: SharedClock| async { Arc::new(MemoryStore::new(clock)) as Arc<dyn Store> };
+    make_on(memory, make, every, cast, 1).await
+}
+
+/// As [`make_with`], each run on a store of its own that `stores` makes, so many runs at a time. Runs on paused time
+/// go one after the other: together they would move one clock.
+///
+/// # Panics
+///
+/// When the clean run does not come to rest within an hour of the case's time.
+pub async fn make_on<S, F>(
+    stores: impl Fn(SharedClock) -> S,
+    make: impl Fn() -> F,
+    every: usize,
+    cast: Cast,
+    at_a_time: usize,
+) -> Matrix
+where
+    S: Future<Output = Arc<dyn Store>>,
+    F: Future<Output = Case>,
+{
+    let run = async |stopper: &Arc<Stopper>| {
+        let case = make().await;
+        let store = stores(case.clock.clone()).await;
+        run(case, store, stopper, cast).await
+    };
     let clean_stopper = Stopper::new(usize::MAX);
-    let clean = run(make().await, &clean_stopper, cast).await;
+    let clean = run(&clean_stopper).await;
     let points = clean_stopper.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let mut rows = Vec::new();
+    let mut wanted = Vec::new();
     let mut met: Vec<(Moment, String)> = Vec::new();
-    for (i, (moment, label)) in points.into_iter().enumerate() {
-        let point = (moment, label.clone());
+    for (i, point) in points.into_iter().enumerate() {
         let is_new = !met.contains(&point);
         if is_new {
-            met.push(point);
+            met.push(point.clone());
         }
-        if !is_new && i % every.max(1) != 0 {
-            continue;
+        if is_new || i % every.max(1) == 0 {
+            wanted.push((i + 1, point));
         }
-        let stopper = Stopper::new(i + 1);
-        let end = run(make().await, &stopper, cast).await;
-        rows.push(Row {
-            n: i + 1,
-            moment,
-            label,
-            difference: (end != clean).then(|| format!("{end}\n      clean run: {clean}")),
-            reached: stopper.has_stopped.load(Ordering::SeqCst),
-        });
     }
+    let (run, clean_end) = (&run, clean.as_str());
+    let rows = futures::stream::iter(wanted).map(|(n, (moment, label))| async move {
+        let stopper = Stopper::new(n);
+        let end = run(&stopper).await;
+        let reached = stopper.has_stopped.load(Ordering::SeqCst);
+        let difference = (end != clean_end).then(|| format!("{end}\n      clean run: {clean_end}"));
+        Row { n, moment, label, difference, reached }
+    });
+    let rows = rows.buffered(at_a_time.max(1)).collect().await;
     Matrix { clean, rows }
 }
 
 /// Runs a case to its end, through at most one kill.
-async fn run(case: Case, stopper: &Arc<Stopper>, cast: Cast) -> String {
-    let life = play(&case, stopper, cast);
+async fn run(case: Case, store: Arc<dyn Store>, stopper: &Arc<Stopper>, cast: Cast) -> String {
+    let life = play(&case, store, stopper, cast);
     let outcome = tokio::select! {
         biased;
         outcome = life => outcome,
@@ -222,13 +277,11 @@ async fn run(case: Case, stopper: &Arc<Stopper>, cast: Cast) -> String {
 /// The name of the worker that is killed.
 const VICTIM: &str = "victim";
 
-async fn play(case: &Case, stopper: &Arc<Stopper>, cast: Cast) -> Result<String, String> {
-    let store = MemoryStore::new(case.clock.clone());
+async fn play(case: &Case, store: Arc<dyn Store>, stopper: &Arc<Stopper>, cast: Cast) -> Result<String, String> {
     let text = |error: windlass_engine::EngineError| error.to_string();
     let config = |seed: u64| {
         let work_dir = case.work_dir.clone();
-        let store = Arc::new(store.clone());
-        EngineConfig::new(store, case.clock.clone(), Seeded::shared(seed), case.kinds.clone(), work_dir)
+        EngineConfig::new(store.clone(), case.clock.clone(), Seeded::shared(seed), case.kinds.clone(), work_dir)
     };
     let victim = |config: EngineConfig| EngineConfig { probe: stopper.clone(), worker_name: VICTIM.into(), ..config };
     let at_b = |mut config: EngineConfig| {
@@ -243,28 +296,28 @@ async fn play(case: &Case, stopper: &Arc<Stopper>, cast: Cast) -> Result<String,
             };
             let life = async {
                 let engine = Engine::open(victim(config(1))).await.map_err(text)?;
-                live(&engine, &store, case).await
+                live(&engine, &*store, case).await
             };
             tokio::select! {
                 biased;
                 () = stopper.stopped.notified() => {}
                 outcome = life => return outcome,
             }
-            end_leases(&store).await;
+            end_leases(&*store).await;
             let engine = Engine::open(config(2)).await.map_err(text)?;
-            live(&engine, &store, case).await
+            live(&engine, &*store, case).await
         }
         Cast::HostDies => {
             let engine = Engine::open(EngineConfig { places: 1, ..config(1) }).await.map_err(text)?;
             let host = Engine::open(victim(at_b(config(3)))).await.map_err(text)?;
-            let mut life = std::pin::pin!(live(&engine, &store, case));
+            let mut life = std::pin::pin!(live(&engine, &*store, case));
             tokio::select! {
                 biased;
                 () = stopper.stopped.notified() => {}
                 outcome = &mut life => return outcome,
             }
             drop(host);
-            end_leases(&store).await;
+            end_leases(&*store).await;
             let _host = Engine::open(at_b(config(2))).await.map_err(text)?;
             life.await
         }
@@ -272,7 +325,7 @@ async fn play(case: &Case, stopper: &Arc<Stopper>, cast: Cast) -> Result<String,
 }
 
 /// The lease of the process that is gone runs out. Revoking it spares runs on real time the wait.
-async fn end_leases(store: &MemoryStore) {
+async fn end_leases(store: &dyn Store) {
     for entry in read_all(store, keys::WORKERS).await.unwrap_or_default() {
         let name = decode::<Presence>(&entry).map(|presence| presence.name);
         if let (Some(lease), Ok(VICTIM)) = (entry.lease, name.as_deref()) {
@@ -282,7 +335,7 @@ async fn end_leases(store: &MemoryStore) {
 }
 
 /// What a person does: submits the jobs unless they are there, waits, gives the commands unless they were given.
-async fn live(engine: &Engine, store: &MemoryStore, case: &Case) -> Result<String, String> {
+async fn live(engine: &Engine, store: &dyn Store, case: &Case) -> Result<String, String> {
     let text = |error: windlass_engine::EngineError| error.to_string();
     let mut jobs: Vec<JobId> = Vec::new();
     for request in std::iter::once(&case.request).chain(&case.others) {
@@ -317,7 +370,7 @@ async fn live(engine: &Engine, store: &MemoryStore, case: &Case) -> Result<Strin
     Ok(ends.join(" | "))
 }
 
-async fn end_of(engine: &Engine, store: &MemoryStore, job: JobId) -> Result<String, windlass_engine::EngineError> {
+async fn end_of(engine: &Engine, store: &dyn Store, job: JobId) -> Result<String, windlass_engine::EngineError> {
     let status = engine.wait(job).await?;
     let view = view::job(store, engine.kinds(), job, engine.now()).await?;
     let mut tasks: Vec<String> = view

@@ -1,4 +1,4 @@
-//! The engine on stores in memory and on disk, over a simulated world.
+//! The engine on stores in memory, on disk and in an etcd, over a simulated world.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
@@ -8,4 +8,5 @@ mod jobs;
 mod shared;
 mod standing;
 mod steering;
+mod stores;
 mod workers;
