@@ -217,8 +217,12 @@ impl Harness {
         let said = match answer {
             Ok(Ok(CommandReply::Done(status))) => status.state.as_str(),
             Ok(Ok(CommandReply::Refused(_))) => "refused",
-            Ok(Ok(CommandReply::Deleted { leftovers, .. })) => {
+            Ok(Ok(CommandReply::Deleted { status, leftovers })) => {
                 self.abandoned.extend(leftovers.into_iter().filter_map(|left| left.shared));
+                // What it was confirmed for stays for good, and no job is left that tells.
+                if status.closing == Some(Closing::Confirm) {
+                    self.abandoned.extend(needs);
+                }
                 "deleted"
             }
             // It may have happened or not, or happens later.
