@@ -126,8 +126,9 @@ pub async fn write(
         }
         for entry in page.into_iter().filter(|entry| entry.lease.is_none()) {
             // Raw, so that every byte comes back: a number keeps its digits, a member its place.
-            let value: Option<&RawValue> =
-                serde_json::from_slice(&entry.value).ok().filter(|raw: &&RawValue| raw.get().len() == entry.value.len());
+            let value: Option<&RawValue> = serde_json::from_slice(&entry.value)
+                .ok()
+                .filter(|raw: &&RawValue| raw.get().len() == entry.value.len());
             let value = value.filter(|raw| !raw.get().contains('\n'));
             let base64 = value.is_none().then(|| STANDARD.encode(&entry.value));
             line(text(&Line { key: entry.key, value, base64 })?, out)?;

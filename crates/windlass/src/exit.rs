@@ -94,9 +94,7 @@ fn of_engine(error: &EngineError) -> Exit {
         | EngineError::NoWorker { .. }
         | EngineError::NameTaken
         | EngineError::ClaimLost
-        | EngineError::Record { .. } => {
-            Exit::Unreachable
-        }
+        | EngineError::Record { .. } => Exit::Unreachable,
         EngineError::ShuttingDown => Exit::Interrupted,
         EngineError::Plan(_)
         | EngineError::ValueTooLarge { .. }

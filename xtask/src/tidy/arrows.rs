@@ -26,10 +26,7 @@ const GROUND: [(&str, &[&str]); 13] = [
     ("windlass-vald", &[]),
     ("windlass-api", &["windlass-clock", "windlass-model"]),
     ("windlass-ui", &["windlass-api"]),
-    (
-        "windlass-server",
-        &["windlass-api", "windlass-clock", "windlass-engine", "windlass-model", "windlass-store"],
-    ),
+    ("windlass-server", &["windlass-api", "windlass-clock", "windlass-engine", "windlass-model", "windlass-store"]),
     (
         "windlass-sim",
         &[

@@ -102,7 +102,11 @@ pub(super) async fn restore(app: &App, args: &Restore) -> anyhow::Result<Exit> {
     })?;
     let document = json!({ "state": state.to_string(), "entries": summary.entries, "of": header.at });
     app.output.result(&document, || {
-        format!("{state}: {} entries, as they were at {}\n", figures::count(summary.entries), figures::moment(header.at))
+        format!(
+            "{state}: {} entries, as they were at {}\n",
+            figures::count(summary.entries),
+            figures::moment(header.at)
+        )
     })?;
     Ok(Exit::Done)
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use windlass_engine::view::{self, JobView, TaskView};
+use windlass_model::Epoch;
 use windlass_model::progress::Progress;
 use windlass_model::task::{Outcome, TaskState};
 
@@ -30,11 +31,16 @@ pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
     let store = app.state()?.read_for(&app.setting.clock, &args.job).await?;
     let id = view::find(&*store, &args.job).await?;
     let job = view::job(&*store, &app.setting.kinds, id, app.setting.clock.wall()).await?;
-    app.output.result(&job, || text(&job, app.output.palette, args.tasks))?;
+    // Looking through the log is worth it only where an attempt was followed by another.
+    let again = job.tasks.iter().any(|task| task.status.epoch > Epoch(1));
+    let log = if again { view::log(&*store, id, 0, usize::MAX).await? } else { Vec::new() };
+    let late: Vec<&str> =
+        log.iter().filter(|entry| entry.code == "task.late_write").map(|entry| entry.message.as_str()).collect();
+    app.output.result(&job, || text(&job, &late, app.output.palette, args.tasks))?;
     Ok(Exit::Done)
 }
 
-fn text(job: &JobView, palette: Palette, all: bool) -> String {
+fn text(job: &JobView, late: &[&str], palette: Palette, all: bool) -> String {
     let mut text = String::new();
     let record = &job.record;
     let _ = writeln!(text, "{} {}", record.kind, palette.strong(&record.name));
@@ -56,6 +62,9 @@ fn text(job: &JobView, palette: Palette, all: bool) -> String {
     }
     for reason in &job.waiting_on {
         let _ = writeln!(text, "waits for  {reason}");
+    }
+    for refusal in late {
+        let _ = writeln!(text, "refused    {refusal}");
     }
     if let Some(failure) = &job.status.failure {
         let _ = writeln!(text, "failed     {failure} ({})", failure.code);

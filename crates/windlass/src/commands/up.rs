@@ -95,6 +95,7 @@ impl Args {
             take_up: !self.no_worker,
             name: self.name.clone(),
             labels: labels(&self.label),
+            lease: None,
         }
     }
 }

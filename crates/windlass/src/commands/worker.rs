@@ -1,6 +1,7 @@
 //! `windlass worker`
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -25,6 +26,9 @@ pub(crate) struct Args {
     /// Tasks that run at a time
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     places: Option<u16>,
+    /// Seconds of silence after which others take over what it runs; short ones cost more renewals
+    #[arg(long, value_name = "SECONDS", hide = true, value_parser = clap::value_parser!(u64).range(2..=600))]
+    lease: Option<u64>,
     /// What tasks of `dag` jobs may do here
     #[command(flatten)]
     allow: super::allow::Allow,
@@ -37,6 +41,7 @@ impl Args {
             take_up: true,
             name: self.name.clone(),
             labels: labels(&self.label),
+            lease: self.lease.map(Duration::from_secs),
         }
     }
 }

@@ -6,6 +6,7 @@ mod folder;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use windlass_clock::{SharedClock, SharedEntropy, SystemClock, SystemEntropy};
@@ -60,6 +61,7 @@ impl Setting {
             take_up: part.take_up,
             worker_name: part.name.unwrap_or_else(|| config.worker_name.clone()),
             labels: part.labels,
+            lease_ttl: part.lease.unwrap_or(config.lease_ttl),
             ..config
         }
     }
@@ -87,12 +89,14 @@ pub(crate) struct Part {
     pub(crate) name: Option<String>,
     /// What the worker can do that not every worker can.
     pub(crate) labels: BTreeMap<String, String>,
+    /// How long others wait for it when it is silent; `None`: the usual time.
+    pub(crate) lease: Option<Duration>,
 }
 
 impl Part {
     /// A worker with the usual settings.
     pub(crate) fn worker(places: Option<usize>) -> Self {
-        Self { places, take_up: true, name: None, labels: BTreeMap::new() }
+        Self { places, take_up: true, name: None, labels: BTreeMap::new(), lease: None }
     }
 
     /// Submits and commands, runs nothing.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on shall end where it stands")]
 
+mod cluster;
 mod crash;
 mod documents;
 mod inspect;
