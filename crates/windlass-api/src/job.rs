@@ -174,7 +174,7 @@ pub struct SubmitRequest {
     /// Length of time after completion at which it is undone by itself, for drills.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo_after: Option<String>,
-    /// When it runs again by itself.
+    /// When it runs by itself, again and again. The submission then stores a schedule; its first job begins when due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
     /// Bounds of this job.
@@ -195,14 +195,17 @@ pub struct Limits {
     pub places: Option<u32>,
 }
 
-/// The answer to a submission: the job is stored and survives any crash.
+/// The answer to a submission: the job, or the schedule, is stored and survives any crash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Submitted {
-    /// The job.
+    /// The job; of a submission with `schedule`, the schedule.
     #[schemars(with = "String")]
     pub id: JobId,
     /// Where to read it.
     pub location: String,
+    /// Whether it is a schedule, whose jobs begin when they are due.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub scheduled: bool,
 }
 
 /// A job in a list.

@@ -46,7 +46,10 @@ pub use plan::{PlanPreview, PlannedTask, PlannedType};
 pub use problem::{ErrorClass, Failure, Fault, Problem};
 pub use report::{EffectCounts, Report, Unsuccessful};
 pub use role::{Role, Whoami};
-pub use schedule::{Schedule, ScheduleList, ScheduleView};
+pub use schedule::{
+    Misfire, Overlap, RunCause, Schedule, ScheduleAnswer, ScheduleCommand, ScheduleList, ScheduleRun, ScheduleView,
+    Triggered,
+};
 pub use shared::{SharedHolder, SharedList, SharedResource};
 pub use task::{
     Attempt, Dependency, Effect, EffectState, Leftover, LeftoverList, Output, TaskDetail, TaskList, TaskQuery,

@@ -14,6 +14,8 @@
 //! | `GET /submit` | [`SubmitView`] | `?kind=` chooses |
 //! | `POST /submit` | [`SubmitView`] | form: `text`, `do` = `preview` or `submit`, `key`; a submitted job is shown |
 //! | `GET /workers`, `/shared`, `/schedules`, `/audit` | [`WorkersView`], … | |
+//! | `GET /schedules/{schedule}/ask/{command}` | [`ScheduleAskView`] | asks back before a command |
+//! | `POST /schedules/{schedule}/command` | | form: `command`, `key`; goes back to the schedules |
 //! | `GET /login`, `POST /login` | [`LoginView`] | form: `token`; `POST /logout` forgets it |
 //! | `GET /assets/{name}` | | [`Pages::asset`] |
 //!
@@ -28,7 +30,7 @@ use crate::plan::PlanPreview;
 use crate::problem::Problem;
 use crate::report::Report;
 use crate::role::Whoami;
-use crate::schedule::ScheduleList;
+use crate::schedule::{ScheduleCommand, ScheduleList, ScheduleView};
 use crate::shared::SharedList;
 use crate::task::{TaskDetail, TaskList, TaskQuery};
 use crate::worker::WorkerList;
@@ -157,6 +159,17 @@ pub struct SchedulesView {
     pub list: ScheduleList,
 }
 
+/// Asks back before a command to a schedule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScheduleAskView {
+    /// What every page has.
+    pub frame: Frame,
+    /// The schedule.
+    pub schedule: ScheduleView,
+    /// The command.
+    pub command: ScheduleCommand,
+}
+
 /// Who changed what.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AuditView {
@@ -211,6 +224,8 @@ pub trait Pages: Send + Sync + 'static {
     fn shared(&self, view: &SharedView) -> String;
     /// Schedules.
     fn schedules(&self, view: &SchedulesView) -> String;
+    /// Asks back before a command to a schedule.
+    fn ask_schedule(&self, view: &ScheduleAskView) -> String;
     /// Who changed what.
     fn audit(&self, view: &AuditView) -> String;
     /// Asks for a token.

@@ -5,8 +5,8 @@ use schemars::{Schema, SchemaGenerator};
 use crate::role::Role;
 use crate::{
     AuditList, AuditQuery, CommandAnswer, CommandRequest, Event, JobDetail, JobList, JobQuery, KindInfo, KindList,
-    LeftoverList, LogList, LogQuery, PlanPreview, Report, ScheduleList, SharedList, SubmitRequest, Submitted,
-    TaskDetail, TaskList, TaskQuery, WaitFor, Whoami, WorkerList, graph::Graph,
+    LeftoverList, LogList, LogQuery, PlanPreview, Report, ScheduleAnswer, ScheduleCommand, ScheduleList, ScheduleView,
+    SharedList, SubmitRequest, Submitted, TaskDetail, TaskList, TaskQuery, WaitFor, Whoami, WorkerList, graph::Graph,
 };
 
 /// The HTTP method.
@@ -129,7 +129,7 @@ pub const ROUTES: &[Route] = &[
     post(
         "/jobs",
         "submit_job",
-        "Submits a job; it is durable when the answer comes",
+        "Submits a job, or with `schedule` a schedule; it is durable when the answer comes",
         schema!(SubmitRequest),
         Answer::Json(schema!(Submitted)),
     )
@@ -193,6 +193,19 @@ pub const ROUTES: &[Route] = &[
         Answer::Json(schema!(SharedList)),
     ),
     get("/schedules", "list_schedules", "Jobs that run again by themselves", Answer::Json(schema!(ScheduleList))),
+    get(
+        "/schedules/{schedule}",
+        "get_schedule",
+        "One schedule, by name, by id or by the beginning or end of its id",
+        Answer::Json(schema!(ScheduleView)),
+    ),
+    post(
+        "/schedules/{schedule}/commands",
+        "command_schedule",
+        "Gives a command to a schedule; `delete` needs the role admin",
+        schema!(ScheduleCommand),
+        Answer::Json(schema!(ScheduleAnswer)),
+    ),
     get("/audit", "list_audit", "Who changed what, newest first", Answer::Json(schema!(AuditList)))
         .query(schema!(AuditQuery))
         .role(Some(Role::Admin)),

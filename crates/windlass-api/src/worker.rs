@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use windlass_model::{JobId, WorkerId};
+use windlass_model::{JobId, TaskId, WorkerId};
 
 /// A worker process that is present.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -34,6 +34,9 @@ pub struct WorkerView {
     /// Tasks that it runs at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub places: Option<u64>,
+    /// Whether it takes up jobs and runs tasks; else it only submits and gives commands.
+    #[serde(default = "yes")]
+    pub takes_up: bool,
     /// The program's version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
@@ -42,7 +45,11 @@ pub struct WorkerView {
     pub claims: Vec<ClaimView>,
 }
 
-/// A job that a worker coordinates.
+fn yes() -> bool {
+    true
+}
+
+/// A job that a worker coordinates, or a task that it runs of a job that another one coordinates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ClaimView {
     /// The job.
@@ -54,6 +61,10 @@ pub struct ClaimView {
     /// Its kind.
     #[serde(default)]
     pub kind: String,
+    /// The task, when it is one of a job that another worker coordinates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub task: Option<TaskId>,
 }
 
 /// All workers that are present.

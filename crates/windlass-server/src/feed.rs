@@ -186,7 +186,7 @@ impl Feed {
 }
 
 fn is_log(key: &str) -> bool {
-    key.splitn(4, '/').nth(2) == Some("log")
+    key.split('/').nth(2) == Some("log")
 }
 
 fn order(a: &Entry, b: &Entry) -> Ordering {

@@ -14,7 +14,7 @@ use windlass_api::{
 };
 use windlass_engine::records::{JobRecord, decode};
 use windlass_engine::view;
-use windlass_engine::{EngineError, JobSnapshot};
+use windlass_engine::{EngineError, JobRequest, JobSnapshot};
 use windlass_model::JobId;
 use windlass_model::job::{JobStatus, PauseReason};
 use windlass_store::keys;
@@ -26,7 +26,7 @@ use crate::guard::Actor;
 use crate::idempotency::{Key, Known};
 use crate::picture::{self, Fresh};
 use crate::refusal::{Answer, Refusal};
-use crate::submission;
+use crate::{schedules, submission};
 
 /// Longest wait for something to happen.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -55,26 +55,67 @@ pub(crate) fn asked(request: &SubmitRequest) -> Vec<u8> {
     serde_json::to_vec(&json!({ "submit": request })).unwrap_or_default()
 }
 
-/// Submits a job, once for each key.
+/// Submits a job, or stores a schedule, once for each key.
 pub(crate) async fn submit_as(app: &App, actor: &Actor, request: SubmitRequest, key: Option<Key>) -> Answer<Submitted> {
-    let request = submission::check(request)?;
+    let (request, schedule) = submission::check(request)?;
+    let scheduled = schedule.is_some();
     let _alone = match &key {
         Some(key) => Some(app.idempotency.alone(key).await),
         None => None,
     };
     let mut id = app.engine.new_job_id();
     if let Some(key) = &key {
-        let known = app.idempotency.begin(key, Some(id)).await?;
-        if let Known::Begun(Some(before)) = known {
-            if app.store().get(&keys::job(before)).await?.is_some() {
-                return Ok(submitted(before));
+        match app.idempotency.begin(key, Some(id)).await? {
+            Known::Begun(Some(before)) => {
+                let there = match scheduled {
+                    true => schedules::there(app, before).await?,
+                    false => app.store().get(&keys::job(before)).await?.is_some(),
+                };
+                if there {
+                    return Ok(submitted(before, scheduled));
+                }
+                id = before;
             }
-            id = before;
+            // A schedule that may be gone since.
+            Known::Answered(answer) => {
+                return serde_json::from_value(answer)
+                    .map_err(|error| Refusal::internal(format!("the kept answer is damaged: {error}")));
+            }
+            Known::New | Known::Begun(None) => {}
         }
     }
     let details = json!({ "kind": request.kind, "name": request.name, "labels": request.labels });
-    let begun = app.audit.begin(actor, "job.submit", Some(id), details).await?;
-    let result = match app.engine.submit_under(id, request).await {
+    let result = match schedule {
+        Some(schedule) => {
+            let mut details = details;
+            details["schedule"] = id.to_string().into();
+            let begun = app.audit.begin(actor, "schedule.create", None, details).await?;
+            let result = schedules::create(app, id, request, schedule).await;
+            app.audit.end(begun, None, &result).await;
+            result
+        }
+        None => {
+            let begun = app.audit.begin(actor, "job.submit", Some(id), details).await?;
+            let result = submit_job(app, id, request).await;
+            app.audit.end(begun, Some(id), &result).await;
+            result
+        }
+    };
+    if let Some(key) = &key {
+        match &result {
+            Ok(id) if scheduled => {
+                let answer = serde_json::to_value(submitted(*id, true)).unwrap_or_default();
+                app.idempotency.end(key, Some(*id), answer).await;
+            }
+            Err(refusal) if refusal.status().is_client_error() => app.idempotency.forget(key).await,
+            _ => {}
+        }
+    }
+    result.map(|id| submitted(id, scheduled))
+}
+
+async fn submit_job(app: &App, id: JobId, request: JobRequest) -> Answer<JobId> {
+    match app.engine.submit_under(id, request).await {
         // Another server that was asked with the same key may have been first.
         Err(EngineError::Store(windlass_store::StoreError::Unknown(why))) => {
             match app.store().get(&keys::job(id)).await {
@@ -83,18 +124,12 @@ pub(crate) async fn submit_as(app: &App, actor: &Actor, request: SubmitRequest, 
             }
         }
         result => result.map_err(Refusal::from),
-    };
-    app.audit.end(begun, Some(id), &result).await;
-    if let (Some(key), Err(refusal)) = (&key, &result)
-        && refusal.status().is_client_error()
-    {
-        app.idempotency.forget(key).await;
     }
-    result.map(submitted)
 }
 
-fn submitted(id: JobId) -> Submitted {
-    Submitted { id, location: format!("{BASE}/jobs/{id}") }
+fn submitted(id: JobId, scheduled: bool) -> Submitted {
+    let list = if scheduled { "schedules" } else { "jobs" };
+    Submitted { id, location: format!("{BASE}/{list}/{id}"), scheduled }
 }
 
 /// `GET /jobs`

@@ -10,10 +10,12 @@ use http::{HeaderValue, StatusCode, header};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use windlass_api::page::{
-    AskView, AuditView, Frame, JobView, JobsView, LoginView, Pages, ProblemView, SchedulesView, SharedView, SubmitView,
-    TaskView, WorkersView,
+    AskView, AuditView, Frame, JobView, JobsView, LoginView, Pages, ProblemView, ScheduleAskView, SchedulesView,
+    SharedView, SubmitView, TaskView, WorkersView,
 };
-use windlass_api::{AuditQuery, CommandRequest, JobQuery, LogQuery, Problem, Role, ScheduleList, TaskList, TaskQuery};
+use windlass_api::{
+    AuditQuery, CommandRequest, JobQuery, LogQuery, Problem, Role, ScheduleCommand, TaskList, TaskQuery,
+};
 
 use crate::app::App;
 use crate::body::{Asked, Whole};
@@ -22,7 +24,7 @@ use crate::idempotency::Key;
 use crate::picture::Fresh;
 use crate::refusal::{Answer, Refusal};
 use crate::routes::{for_role, see_other};
-use crate::{commands, jobs, logs, plans, reports, submission, tasks};
+use crate::{commands, held, jobs, logs, plans, reports, schedules, submission, tasks};
 
 /// Tasks up to which a page gets the whole plan.
 const WHOLE: usize = 20_000;
@@ -45,7 +47,9 @@ pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/submit", operator(get(submit_form).post(submit)))
         .route("/workers", viewer(get(workers)))
         .route("/shared", viewer(get(shared)))
-        .route("/schedules", viewer(get(schedules)))
+        .route("/schedules", viewer(get(schedules_page)))
+        .route("/schedules/{schedule}/ask/{command}", operator(get(ask_schedule)))
+        .route("/schedules/{schedule}/command", operator(axum::routing::post(command_schedule)))
         .route("/audit", admin(get(audit)))
         .route("/login", get(login_form).post(login))
         .route("/logout", axum::routing::post(logout))
@@ -258,7 +262,11 @@ async fn submit(State(app): State<Arc<App>>, actor: Actor, whole: Whole) -> Answ
         if value(&pairs, "do") == Some("submit") {
             let key = Key::of(actor.name(), &whole.headers, value(&pairs, "key"), &jobs::asked(&request))?;
             let submitted = jobs::submit_as(&app, &actor, request, key).await?;
-            return Ok(Err(see_other(&format!("/jobs/{}", submitted.id))));
+            let place = match submitted.scheduled {
+                true => format!("/schedules#schedule-{}", submitted.id),
+                false => format!("/jobs/{}", submitted.id),
+            };
+            return Ok(Err(see_other(&place)));
         }
         Ok(Ok(plans::preview(&app, request).await?))
     };
@@ -282,18 +290,56 @@ async fn submit(State(app): State<Arc<App>>, actor: Actor, whole: Whole) -> Answ
 }
 
 async fn workers(State(app): State<Arc<App>>, actor: Actor) -> Answer<Response> {
-    let list = reports::present(&app).await?;
+    let list = held::present(&app).await?;
     drawn(&app, |pages| pages.workers(&WorkersView { frame: frame(&app, &actor), list }))
 }
 
 async fn shared(State(app): State<Arc<App>>, actor: Actor) -> Answer<Response> {
-    let list = reports::held(&app).await?;
+    let list = held::held(&app).await?;
     drawn(&app, |pages| pages.shared(&SharedView { frame: frame(&app, &actor), list }))
 }
 
-async fn schedules(State(app): State<Arc<App>>, actor: Actor) -> Answer<Response> {
-    let list = ScheduleList::default();
+async fn schedules_page(State(app): State<Arc<App>>, actor: Actor) -> Answer<Response> {
+    let list = schedules::listed(&app).await?;
     drawn(&app, |pages| pages.schedules(&SchedulesView { frame: frame(&app, &actor), list }))
+}
+
+fn schedule_command(name: &str) -> Answer<ScheduleCommand> {
+    ScheduleCommand::named(name).ok_or_else(|| Refusal::not_found("no_such_command", "there is no such command"))
+}
+
+async fn ask_schedule(
+    State(app): State<Arc<App>>,
+    actor: Actor,
+    Path((given, command)): Path<(String, String)>,
+) -> Answer<Response> {
+    let command = schedule_command(&command)?;
+    let schedule = schedules::find(&app, &given).await?;
+    drawn(&app, |pages| pages.ask_schedule(&ScheduleAskView { frame: frame(&app, &actor), schedule, command }))
+}
+
+async fn command_schedule(
+    State(app): State<Arc<App>>,
+    actor: Actor,
+    Path(given): Path<String>,
+    whole: Whole,
+) -> Answer<Response> {
+    let pairs = pairs(&whole)?;
+    let command = schedule_command(value(&pairs, "command").unwrap_or_default())?;
+    let key = Key::of(actor.name(), &whole.headers, value(&pairs, "key"), &schedules::asked(&given, command))?;
+    match schedules::give(&app, &actor, &given, command, key).await {
+        Ok(_) => Ok(see_other("/schedules")),
+        Err(refusal) if refusal.status().is_client_error() => {
+            let status = refusal.status();
+            let list = schedules::listed(&app).await?;
+            let mut view = SchedulesView { frame: frame(&app, &actor), list };
+            view.frame.problem = Some(refusal.into_problem());
+            let mut response = drawn(&app, |pages| pages.schedules(&view))?;
+            *response.status_mut() = status;
+            Ok(response)
+        }
+        Err(refusal) => Err(refusal),
+    }
 }
 
 async fn audit(State(app): State<Arc<App>>, actor: Actor, Asked(query): Asked<AuditQuery>) -> Answer<Response> {

@@ -29,7 +29,7 @@ pub(crate) async fn post(State(app): State<Arc<App>>, whole: Whole) -> Answer<Js
 
 /// What `request` would do. Everything it writes is in memory, and in a folder that is gone afterwards.
 pub(crate) async fn preview(app: &App, request: SubmitRequest) -> Answer<PlanPreview> {
-    let request = submission::check(request)?;
+    let (request, _) = submission::check(request)?;
     let Some(config) = &app.preview else {
         return Err(Refusal::unavailable("no_previews", "this server makes no previews"));
     };

@@ -161,6 +161,12 @@ impl From<EngineError> for Refusal {
             EngineError::NoSuchJob(_) => {
                 Self::not_found("no_such_job", text).hint("`GET /api/v1/jobs` lists what there is")
             }
+            EngineError::NoSuchStanding(_) => {
+                Self::not_found("no_such_schedule", text).hint("`GET /api/v1/schedules` lists what there is")
+            }
+            EngineError::Schedule(faults) => Self::invalid("invalid_schedule", text, crate::schedules::faults(faults)),
+            EngineError::StandingName(_) => Self::conflict("name_taken", text),
+            EngineError::StandingChanged(_) => Self::conflict("changed_meanwhile", text),
             EngineError::Ambiguous { .. } => Self::conflict("ambiguous", text),
             EngineError::Command(_) => Self::conflict("refused", text),
             EngineError::NameTaken => Self::conflict("name_taken", text),

@@ -14,7 +14,7 @@ use windlass_api::{BASE, Role};
 use crate::app::App;
 use crate::guard::{self, Actor};
 use crate::refusal::{Answer, Refusal};
-use crate::{commands, events, jobs, logs, metrics, pages, plans, reports, tasks};
+use crate::{commands, events, held, jobs, logs, metrics, pages, plans, reports, schedules, tasks};
 
 /// All there is.
 pub(crate) fn router(app: &Arc<App>) -> Router {
@@ -56,9 +56,11 @@ fn handler(route: &Route, app: &Arc<App>) -> MethodRouter<Arc<App>> {
         "get_report" => get(reports::get),
         "job_events" => get(events::of_job),
         "events" => get(events::of_all),
-        "list_workers" => get(reports::workers),
-        "list_shared" => get(reports::shared),
-        "list_schedules" => get(reports::schedules),
+        "list_workers" => get(held::workers),
+        "list_shared" => get(held::shared),
+        "list_schedules" => get(schedules::list),
+        "get_schedule" => get(schedules::get),
+        "command_schedule" => post(schedules::post),
         "list_audit" => get(reports::audit),
         other => {
             tracing::error!(operation = other, "an operation has no handler");

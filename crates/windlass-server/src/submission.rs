@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use windlass_api::{Fault, SubmitRequest, span};
 use windlass_engine::JobRequest;
+use windlass_model::schedule::Schedule;
 
 use crate::body::Whole;
 use crate::refusal::{Answer, Refusal};
+use crate::schedules;
 
 /// Longest name of a job, in characters.
 const LONGEST_NAME: usize = 128;
@@ -45,8 +47,8 @@ pub(crate) fn text(text: &str, job_text: Option<&dyn JobText>) -> Answer<SubmitR
     }
 }
 
-/// Checks what belongs to no kind.
-pub(crate) fn check(request: SubmitRequest) -> Answer<JobRequest> {
+/// Checks what belongs to no kind. The job, and when it runs again by itself.
+pub(crate) fn check(request: SubmitRequest) -> Answer<(JobRequest, Option<Schedule>)> {
     let mut faults = Vec::new();
     let mut fault = |pointer: &str, message: String| faults.push(Fault::new(pointer, message));
     let name = &request.name;
@@ -82,16 +84,17 @@ pub(crate) fn check(request: SubmitRequest) -> Answer<JobRequest> {
     };
     let deadline = length("/deadline", &request.deadline);
     let undo_after = length("/undo_after", &request.undo_after);
-    if request.schedule.is_some() {
-        fault("/schedule", "schedules are not run by this version: remove `schedule`".to_owned());
-    }
     if request.limits.is_some() {
         fault("/limits", "`limits` bound a process of its own (`windlass run`): remove them".to_owned());
+    }
+    let schedule: Option<Schedule> = request.schedule.map(Into::into);
+    if let Some(Err(wrong)) = schedule.as_ref().map(Schedule::timetable) {
+        faults.extend(schedules::faults(wrong));
     }
     if !faults.is_empty() {
         return Err(Refusal::invalid("invalid_job", format!("the job has {} fault(s)", faults.len()), faults));
     }
-    Ok(JobRequest {
+    let job = JobRequest {
         kind: request.kind,
         name: request.name,
         spec: request.spec,
@@ -99,5 +102,6 @@ pub(crate) fn check(request: SubmitRequest) -> Answer<JobRequest> {
         priority: request.priority,
         deadline,
         undo_after,
-    })
+    };
+    Ok((job, schedule))
 }

@@ -35,8 +35,8 @@ mod workers;
 pub use assets::{Served, asset, assets};
 
 use windlass_api::page::{
-    AskView, Asset, AuditView, JobView, JobsView, LoginView, Pages, ProblemView, SchedulesView, SharedView, SubmitView,
-    TaskView, WorkersView,
+    AskView, Asset, AuditView, JobView, JobsView, LoginView, Pages, ProblemView, ScheduleAskView, SchedulesView,
+    SharedView, SubmitView, TaskView, WorkersView,
 };
 
 /// The policy that all pages fit: scripts, styles, images and connections of their own server only.
@@ -78,6 +78,10 @@ impl Pages for Ui {
 
     fn schedules(&self, view: &SchedulesView) -> String {
         schedules::draw(view)
+    }
+
+    fn ask_schedule(&self, view: &ScheduleAskView) -> String {
+        schedules::ask(view)
     }
 
     fn audit(&self, view: &AuditView) -> String {

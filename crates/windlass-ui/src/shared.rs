@@ -1,13 +1,16 @@
 //! What several jobs hold together, names that only one may hold, and pools with places.
 
 use maud::{Markup, html};
-use windlass_api::SharedResource;
 use windlass_api::page::{Frame, SharedView};
+use windlass_api::{SharedHolder, SharedResource};
 
-use crate::figures::{ago, count, counted, name};
+use crate::figures::{ago, count, counted, name, short_id};
 use crate::mark::Mark;
 use crate::shell::{Live, Section, command, empty, page};
 use crate::{progress, value};
+
+/// Jobs that are named in one place.
+const LISTED: usize = 50;
 
 const SORTS: [(&str, &str, &str); 3] = [
     ("shared", "Shared resources", "Each exists as long as a job that is not over, or is confirmed, needs it."),
@@ -59,21 +62,39 @@ fn row(resource: &SharedResource, frame: &Frame) -> Markup {
                     },
                     (None, None) => (Mark::Settled.chip("held")),
                 }
+                @if let Some(error) = &resource.error { p .fine { (name(error)) } }
             }
             td data-label="Held by" {
                 @if resource.holders.is_empty() { span .none { "nobody" } }
-                @else {
-                    ul .holders {
-                        @for holder in resource.holders.iter().take(50) {
-                            @let job = holder.job.to_string();
-                            li { a href=(format!("/jobs/{job}")) { (name(if holder.name.is_empty() { &job } else { &holder.name })) } " " span .fine { (holder.kind) } }
-                        }
-                    }
-                    @if held > 50 { span .fine { "and " (held - 50) " more" } }
+                @else { (jobs(&resource.holders, frame)) }
+                @if let Some(owner) = &resource.owner { p .fine { "made by " a href=(format!("/jobs/{}", owner.job)) { (title(owner)) } } }
+                @if !resource.waiting.is_empty() {
+                    p .fine { (counted(resource.waiting.len() as u64, "job")) " waiting, the first one first:" }
+                    (jobs(&resource.waiting, frame))
                 }
             }
             td data-label="Since" { @match resource.since { Some(since) => (ago(since, frame.now)), None => span .none { "–" } } }
         }
+    }
+}
+
+fn title(holder: &SharedHolder) -> Markup {
+    if holder.name.is_empty() { short_id(&holder.job.to_string()) } else { name(&holder.name) }
+}
+
+/// Jobs that hold something, or wait for it.
+fn jobs(all: &[SharedHolder], frame: &Frame) -> Markup {
+    html! {
+        ul .holders {
+            @for holder in all.iter().take(LISTED) {
+                li {
+                    a href=(format!("/jobs/{}", holder.job)) { (title(holder)) } " " span .fine { (holder.kind) }
+                    @if let Some(task) = holder.task { " " a .fine href=(format!("/jobs/{}/tasks/{task}", holder.job)) { "a task of it" } }
+                    @if let Some(since) = holder.since { " " span .fine { (ago(since, frame.now)) } }
+                }
+            }
+        }
+        @if all.len() > LISTED { span .fine { "and " (count((all.len() - LISTED) as u64)) " more" } }
     }
 }
 

@@ -42,12 +42,15 @@ fn card(worker: &WorkerView, frame: &Frame) -> Markup {
                 p .labels { @for (label, value) in &worker.labels { span .label { (name(label)) "=" (name(value)) } } }
             }
             h3 { "Claims" }
-            @if worker.claims.is_empty() { p .note { "It holds no job." } }
+            @if !worker.takes_up { p .note { "It only submits and gives commands: it takes up no job." } }
+            @else if worker.claims.is_empty() { p .note { "It holds no job." } }
             @else {
                 ul .claims {
                     @for claim in worker.claims.iter().take(100) {
                         @let job = claim.job.to_string();
-                        li { a href=(format!("/jobs/{job}")) { (name(if claim.name.is_empty() { &job } else { &claim.name })) } " " span .fine { (claim.kind) } }
+                        li { a href=(format!("/jobs/{job}")) { (name(if claim.name.is_empty() { &job } else { &claim.name })) } " " span .fine { (claim.kind) }
+                            @if let Some(task) = claim.task { " " a .fine href=(format!("/jobs/{job}/tasks/{task}")) { "a task of it" } }
+                        }
                     }
                 }
             }

@@ -22,7 +22,8 @@ use crate::graph::Graph;
 use crate::problem::Problem;
 use crate::{
     AuditList, AuditQuery, BASE, CommandAnswer, CommandRequest, IDEMPOTENCY_KEY, JobDetail, JobList, JobQuery,
-    KindInfo, KindList, LeftoverList, LogList, LogQuery, PlanPreview, Report, ScheduleList, SharedList, SubmitRequest,
+    KindInfo, KindList, LeftoverList, LogList, LogQuery, PlanPreview, Report, ScheduleAnswer, ScheduleCommand, ScheduleList,
+    ScheduleView, SharedList, SubmitRequest,
     Submitted, TaskDetail, TaskList, TaskQuery, WaitFor, Whoami, WorkerList,
 };
 
@@ -345,6 +346,29 @@ impl Client {
     /// [`ClientError`].
     pub async fn schedules(&self) -> Result<ScheduleList, ClientError> {
         self.get(&["schedules"], &()).await
+    }
+
+    /// One schedule.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn schedule(&self, schedule: &str) -> Result<ScheduleView, ClientError> {
+        self.get(&["schedules", schedule], &()).await
+    }
+
+    /// Gives a command to a schedule, once for each key.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn schedule_command(
+        &self,
+        schedule: &str,
+        command: ScheduleCommand,
+        key: &str,
+    ) -> Result<ScheduleAnswer, ClientError> {
+        self.post(&["schedules", schedule, "commands"], &command, Some(key), PATIENCE).await
     }
 
     /// Who changed what.

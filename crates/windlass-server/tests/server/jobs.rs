@@ -324,16 +324,21 @@ async fn the_document_lists_every_route_and_each_is_mounted() {
     let (_, document) = stand.get("/api/v1/openapi.json").await;
     let id = stand.submit("a", json!({ "steps": 1 })).await;
     stand.rest(&id).await;
+    let nightly = json!({ "cron": "0 3 * * *" });
+    let body = json!({ "kind": "tiny", "name": "nightly", "spec": { "steps": 1 }, "schedule": nightly });
+    assert_eq!(stand.post("/jobs", &body).await.0, StatusCode::CREATED);
     for route in ROUTES {
         let path = format!("/api/v1{}", route.path);
         assert!(document["paths"][&path][route.method.as_str()].is_object(), "{path}");
         if route.method.as_str() == "post" {
             // Mounted: it complains about the body, not about the path.
-            let (status, problem) = stand.post(&path.replace("{job}", &id), &json!(5)).await;
+            let path = path.replace("{job}", &id).replace("{schedule}", "nightly");
+            let (status, problem) = stand.post(&path, &json!(5)).await;
             assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{path} {problem}");
             continue;
         }
         let path = path.replace("{job}", &id).replace("{task}", "00000").replace("{kind}", "tiny");
+        let path = path.replace("{schedule}", "nightly");
         let response = stand.request(Method::GET, &path).send().await.unwrap();
         assert_eq!(response.status(), StatusCode::OK, "{path}");
     }

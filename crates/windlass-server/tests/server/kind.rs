@@ -6,10 +6,10 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use windlass_engine::{Finished, Intent, Kind, PlanContext, SpecFault, TaskContext, TaskEnd, TaskType};
-use windlass_model::Failure;
 use windlass_model::effect::EffectEvent;
 use windlass_model::plan::Plan;
 use windlass_model::progress::Progress;
+use windlass_model::{Digest, Failure};
 
 #[derive(Clone)]
 pub(crate) struct Tiny {
@@ -37,6 +37,10 @@ impl Kind for Tiny {
         }
     }
 
+    fn exclusive(&self, spec: &Value) -> Vec<String> {
+        spec["alone"].as_str().map(str::to_owned).into_iter().collect()
+    }
+
     async fn plan(&self, cx: &PlanContext, spec: &Value) -> Result<Plan, Failure> {
         let steps = spec["steps"].as_u64().unwrap_or(1);
         let mut tasks = Vec::new();
@@ -49,6 +53,12 @@ impl Kind for Tiny {
                 "fail": last && spec["fail"] == true,
                 "large": last && spec["large"] == true,
             }));
+            if let Some(pool) = spec["pool"].as_str() {
+                task = task.pool(pool, 1);
+            }
+            if let Some(key) = spec["shared"].as_str() {
+                task = task.shared(key, Digest::of(b"as it is"));
+            }
             if let Some(before) = before.filter(|_| spec["wide"] != true) {
                 task = task.requires(before);
             }

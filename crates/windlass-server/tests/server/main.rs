@@ -6,6 +6,7 @@ mod hooks;
 mod jobs;
 mod kind;
 mod pages;
+mod schedules;
 mod stand;
 mod streams;
 mod tls;

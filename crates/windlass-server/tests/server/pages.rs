@@ -9,14 +9,14 @@ use windlass_store::memory::MemoryStore;
 
 use crate::stand::{Stand, access_file, config};
 
-async fn page(stand: &Stand, path: &str) -> (StatusCode, String) {
+pub(crate) async fn page(stand: &Stand, path: &str) -> (StatusCode, String) {
     let response = stand.client.get(stand.url(path)).header("accept", "text/html").send().await.unwrap();
     let status = response.status();
     assert!(response.headers()["content-type"].to_str().unwrap().starts_with("text/html"), "{path}");
     (status, response.text().await.unwrap())
 }
 
-async fn form(stand: &Stand, path: &str, pairs: &[(&str, &str)], cookie: Option<&str>) -> reqwest::Response {
+pub(crate) async fn form(stand: &Stand, path: &str, pairs: &[(&str, &str)], cookie: Option<&str>) -> reqwest::Response {
     let mut body = url::form_urlencoded::Serializer::new(String::new());
     body.extend_pairs(pairs);
     let mut request = stand

@@ -5,8 +5,8 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use windlass_api::page::{
-    AskView, AuditView, Frame, JobView, JobsView, LoginView, Pages as _, ProblemView, SchedulesView, SharedView,
-    SubmitView, TaskView, WorkersView,
+    AskView, AuditView, Frame, JobView, JobsView, LoginView, Pages as _, ProblemView, ScheduleAskView, SchedulesView,
+    SharedView, SubmitView, TaskView, WorkersView,
 };
 use windlass_api::{Graph, JobQuery, Problem, Role, TaskQuery, Whoami};
 use windlass_ui::Ui;
@@ -359,20 +359,34 @@ pub(crate) fn every_page(names: Names) -> Vec<(String, String)> {
     add("shared", Ui.shared(&SharedView {
         frame: frame(Role::Viewer),
         list: read(json!({"resources": [
-            {"key": names.name("network/prod"), "sort": "shared", "state": "ready", "holders": holders, "since": "2026-11-21T01:00:00Z", "details": {"id": names.name("n-1")}},
+            {"key": names.name("network/prod"), "sort": "shared", "state": "ready", "holders": holders, "owner": holders[0], "error": names.name("it is in use"), "since": "2026-11-21T01:00:00Z", "details": {"id": names.name("n-1")}},
             {"key": "rebalance/prod", "sort": "exclusive", "holders": holders},
-            {"key": "uploads", "sort": "pool", "size": 4, "holders": holders},
+            {"key": "uploads", "sort": "pool", "size": 4, "holders": holders, "waiting": holders},
         ]})),
     }));
     add("shared-empty", Ui.shared(&SharedView { frame: frame(Role::Viewer), list: read(json!({"resources": []})) }));
     add("schedules", Ui.schedules(&SchedulesView {
-        frame: frame(Role::Viewer),
+        frame: frame(Role::Admin),
         list: read(json!({"schedules": [
-            {"id": "s1", "name": names.name("nightly"), "kind": "rebalance", "schedule": {"cron": "0 3 * * *", "time_zone": "Europe/Berlin", "overlap": "skip"},
-             "paused": false, "next": "2026-11-22T02:00:00Z", "history": [JOB]},
-            {"id": "s2", "name": "hourly", "kind": "dag", "schedule": {"every": "1h"}, "paused": true},
+            {"id": "s1", "name": names.name("nightly"), "kind": "rebalance", "schedule": {"cron": "0 3 * * *", "time_zone": "Europe/Berlin", "overlap": "cancel-running"},
+             "paused": false, "next": "2026-11-22T02:00:00Z", "runs": 40, "history": [
+                {"due": "2026-11-21T02:00:00Z", "by": "schedule", "job": JOB, "began": "2026-11-21T02:00:01Z"},
+                {"due": "2026-11-20T02:00:00Z", "by": "made_up", "job": JOB, "began": "2026-11-20T02:00:01Z", "state": "completed", "result": "succeeded"},
+                {"due": "2026-11-19T02:00:00Z", "by": "person", "note": names.name("the one before it has not ended")},
+             ]},
+            {"id": "s2", "name": "hourly", "kind": "dag", "schedule": {"every_ms": 3_600_000, "jitter_ms": 5000}, "paused": true},
         ]})),
     }));
+    for (command, role) in
+        [("pause", Role::Operator), ("resume", Role::Operator), ("trigger", Role::Operator), ("delete", Role::Admin)]
+    {
+        let schedule = read(json!({
+            "id": "s1", "name": names.name("nightly"), "kind": "dag", "schedule": {"cron": names.name("0 3 * * *")}, "paused": false,
+        }));
+        let command = windlass_api::ScheduleCommand::named(command).expect("a command");
+        let view = ScheduleAskView { frame: frame(role), schedule, command };
+        add(&format!("ask-schedule-{}", command.name()), Ui.ask_schedule(&view));
+    }
     add(
         "schedules-empty",
         Ui.schedules(&SchedulesView { frame: frame(Role::Viewer), list: read(json!({"schedules": []})) }),
