@@ -58,6 +58,7 @@ impl Rig {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the callers write the tasks where they are used")]
 pub(crate) fn request(tasks: Value) -> JobRequest {
     JobRequest { kind: "dag".into(), name: "test".into(), spec: json!({ "tasks": tasks }), ..JobRequest::default() }
 }

@@ -427,7 +427,7 @@ impl Coordinator {
         let RemoteEnd { worker, epoch, asked, wrote, end } = end;
         // Claimed and ended before the coordinator saw the claim.
         self.fold_claim(task, worker, epoch, Revision(0))?;
-        if !self.remote.attempts.get(&task).is_some_and(|attempt| attempt.epoch == epoch) {
+        if self.remote.attempts.get(&task).is_none_or(|attempt| attempt.epoch != epoch) {
             return Ok(());
         }
         if wrote {

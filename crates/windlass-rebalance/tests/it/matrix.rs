@@ -16,7 +16,7 @@ use windlass_sim::vald::{Cluster, ClusterBuilder};
 use crate::rig::Rig;
 
 /// What is run again and again.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Scene {
     name: &'static str,
     cluster: fn() -> ClusterBuilder,
@@ -101,7 +101,7 @@ async fn check(scene: Scene, every: usize, effects: &[&str], clean: &[&str]) {
     let every = if std::env::var_os(EVERY_POINT).is_some() { 1 } else { every };
     let clock = SystemClock::real();
     let begun = clock.monotonic();
-    let matrix = matrix::make(|| case(scene), every).await;
+    let matrix = matrix::make(|| case(scene.clone()), every).await;
     println!("{}: clean run: {}", scene.name, matrix.clean);
     println!("{}", matrix.to_table());
     let took = (clock.monotonic() - begun).as_secs_f64();

@@ -14,7 +14,7 @@ use crate::problem::Problem;
 /// How to reach an etcd.
 #[derive(Clone, Debug)]
 pub(crate) struct StateCluster {
-    config: EtcdConfig,
+    config: Box<EtcdConfig>,
     /// As it was given, without what follows a `?`.
     shown: String,
 }
@@ -29,12 +29,12 @@ impl StateCluster {
     pub(super) fn parse(text: &str) -> anyhow::Result<Self> {
         let config = EtcdConfig::parse(text).context(Problem::usage("--state cannot be used"))?;
         let shown = text.split_once('?').map_or(text, |(before, _)| before).to_owned();
-        Ok(Self { config, shown })
+        Ok(Self { config: Box::new(config), shown })
     }
 
     /// Connects.
     pub(crate) async fn connect(&self, clock: &SharedClock) -> anyhow::Result<Arc<EtcdStore>> {
-        let store = EtcdStore::connect(self.config.clone(), clock.clone()).await;
+        let store = EtcdStore::connect((*self.config).clone(), clock.clone()).await;
         Ok(Arc::new(store.context(Problem::unreachable(format!("reach the state store {self}")))?))
     }
 
