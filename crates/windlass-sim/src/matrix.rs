@@ -116,7 +116,7 @@ const fn words(moment: Moment) -> &'static str {
 /// point ended as the clean run. The points are numbered otherwise on each store, as tasks run side by side there.
 #[must_use]
 pub fn side_by_side(columns: &[(&str, &Matrix)]) -> String {
-    let mut rows: BTreeMap<(&str, Reverse<&str>), Vec<(usize, usize)>> = BTreeMap::new();
+    let mut rows = BTreeMap::<_, Vec<_>>::new();
     for (column, (_, matrix)) in columns.iter().enumerate() {
         for row in &matrix.rows {
             let cells =
