@@ -22,9 +22,9 @@ use crate::graph::Graph;
 use crate::problem::Problem;
 use crate::{
     AuditList, AuditQuery, BASE, CommandAnswer, CommandRequest, IDEMPOTENCY_KEY, JobDetail, JobList, JobQuery,
-    KindInfo, KindList, LeftoverList, LogList, LogQuery, PlanPreview, Report, ScheduleAnswer, ScheduleCommand, ScheduleList,
-    ScheduleView, SharedList, SubmitRequest,
-    Submitted, TaskDetail, TaskList, TaskQuery, WaitFor, Whoami, WorkerList,
+    KindInfo, KindList, LeftoverList, LogList, LogQuery, PlanPreview, Report, ScheduleAnswer, ScheduleCommand,
+    ScheduleList, ScheduleView, SharedList, SubmitRequest, Submitted, TaskDetail, TaskList, TaskQuery, WaitFor, Whoami,
+    WorkerList,
 };
 
 /// Time to connect.
