@@ -1,5 +1,7 @@
 //! The server over real connections.
 
+#![allow(clippy::unwrap_used, reason = "tests: a panic is how they fail")]
+
 mod access;
 mod client;
 mod hooks;

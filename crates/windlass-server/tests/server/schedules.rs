@@ -14,7 +14,7 @@ use crate::stand::{PATIENCE, Stand, access_file, answer, config, json_body};
 
 const SCHEDULES: &str = "/api/v1/schedules";
 
-fn nightly(name: &str, spec: Value, overlap: &str) -> Value {
+fn nightly(name: &str, spec: &Value, overlap: &str) -> Value {
     let schedule = json!({ "cron": "0 3 1 1 *", "time_zone": "Europe/Berlin", "overlap": overlap });
     json!({ "kind": "tiny", "name": name, "spec": spec, "schedule": schedule })
 }
@@ -55,7 +55,7 @@ async fn a_schedule_is_stored_once_for_each_key_and_steered_also_by_another_serv
         Arc::new(windlass_store_embedded::EmbeddedStore::open(dir.path(), options).unwrap())
     };
     let stand = Stand::on(open(), config()).await;
-    let body = nightly("nightly", json!({ "steps": 1 }), "skip");
+    let body = nightly("nightly", &json!({ "steps": 1 }), "skip");
     let many = join_all((0..6).map(|_| keyed(&stand, "/jobs", "s1", &body))).await;
     assert!(many.iter().all(|(status, _)| *status == StatusCode::CREATED), "{many:?}");
     let ids: BTreeSet<&str> = many.iter().map(|(_, answer)| answer["id"].as_str().unwrap()).collect();
@@ -125,24 +125,22 @@ async fn faults_of_a_schedule_are_named_and_nothing_is_stored() {
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(problem.to_string().contains("cancel-running"), "{problem}");
     // What a run would be refused for is refused now.
-    let mut body = nightly("n", json!({}), "skip");
+    let mut body = nightly("n", &json!({}), "skip");
     assert_eq!(stand.post("/jobs", &body).await.1["code"], "invalid_spec");
     body["spec"] = json!({ "steps": 2 });
     let (status, plan) = stand.post("/plan", &body).await;
     assert_eq!((status, &plan["description"]), (StatusCode::OK, &json!("2 steps")));
     assert_eq!(stand.get(SCHEDULES).await.1["schedules"], json!([]));
-    for (path, body) in
-        [("nothing", json!({ "command": "pause" })), ("nothing", json!({ "command": "explode" }))].iter()
-    {
-        let (status, _) = stand.post(&format!("{SCHEDULES}/{path}/commands"), body).await;
-        assert!(status.is_client_error(), "{body}");
+    for command in ["pause", "explode"] {
+        let (status, _) = stand.post(&format!("{SCHEDULES}/nothing/commands"), &json!({ "command": command })).await;
+        assert!(status.is_client_error(), "{command}");
     }
 }
 
 #[tokio::test]
 async fn a_schedule_runs_by_itself_and_its_overlap_counts() {
     let stand = Stand::new().await;
-    let body = nightly("by-hand", json!({ "steps": 1, "hold": true }), "skip");
+    let body = nightly("by-hand", &json!({ "steps": 1, "hold": true }), "skip");
     assert_eq!(stand.post("/jobs", &body).await.0, StatusCode::CREATED);
     let began = command(&stand, "by-hand", "trigger").await;
     let again = command(&stand, "by-hand", "trigger").await;
@@ -153,7 +151,7 @@ async fn a_schedule_runs_by_itself_and_its_overlap_counts() {
     stand.gate.send_replace(true);
     stand.rest(began["job"].as_str().unwrap()).await;
 
-    let mut body = nightly("often", json!({ "steps": 1 }), "skip");
+    let mut body = nightly("often", &json!({ "steps": 1 }), "skip");
     body["schedule"] = json!({ "every_ms": 1000 });
     assert_eq!(stand.post("/jobs", &body).await.0, StatusCode::CREATED);
     let job = arrival(&stand, "job of often", async || {
@@ -169,7 +167,7 @@ async fn a_schedule_runs_by_itself_and_its_overlap_counts() {
 #[tokio::test]
 async fn the_page_of_schedules_shows_runs_asks_back_and_takes_commands() {
     let stand = Stand::new().await;
-    let text = nightly("by-form", json!({ "steps": 1 }), "queue").to_string();
+    let text = nightly("by-form", &json!({ "steps": 1 }), "queue").to_string();
     let pairs = [("text", text.as_str()), ("do", "submit"), ("key", "k")];
     let first = form(&stand, "/submit", &pairs, None).await;
     let place = first.headers()["location"].to_str().unwrap().to_owned();
@@ -206,7 +204,7 @@ async fn viewers_read_schedules_operators_steer_them_and_admins_delete_them() {
     config.access_file = Some(path);
     let mut stand = Stand::on(Arc::new(windlass_store::memory::MemoryStore::new(SystemClock::real())), config).await;
     stand.token = Some(operator);
-    assert_eq!(stand.post("/jobs", &nightly("n", json!({ "steps": 1 }), "skip")).await.0, StatusCode::CREATED);
+    assert_eq!(stand.post("/jobs", &nightly("n", &json!({ "steps": 1 }), "skip")).await.0, StatusCode::CREATED);
     let commands = format!("{SCHEDULES}/n/commands");
     assert_eq!(stand.post(&commands, &json!({ "command": "pause" })).await.0, StatusCode::OK);
     assert_eq!(stand.post(&commands, &json!({ "command": "delete" })).await.0, StatusCode::FORBIDDEN);
