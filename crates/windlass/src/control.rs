@@ -111,6 +111,11 @@ pub(crate) enum Answer {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deleted: Option<Vec<Leftover>>,
     },
+    /// A schedule is stored.
+    Scheduled {
+        /// Names it.
+        schedule: String,
+    },
     /// Nothing changed.
     Refused {
         /// `no_such_job`, `ambiguous`, `refused`, `failed`.
@@ -140,6 +145,8 @@ impl Answer {
     pub(crate) fn into_done(self) -> anyhow::Result<Done> {
         match self {
             Self::Done { job, status, deleted } => Ok(Done { job, status: *status, deleted }),
+            // Only a submission is answered so, and who submits looks first.
+            Self::Scheduled { schedule } => Err(Problem::failed(format!("schedule {schedule} is stored")).into()),
             Self::Refused { code, message } => Err(match code.as_str() {
                 "no_such_job" => Problem::usage(message).hint("`windlass jobs` lists what there is").into(),
                 "ambiguous" | "refused" => Problem::usage(message).into(),
@@ -156,16 +163,25 @@ pub(crate) async fn obey(engine: &Engine, request: Request) -> Answer {
         let command = match request.order {
             Order::Job(command) => command,
             Order::Submit { submission } => {
+                if let Some(schedule) = &submission.schedule {
+                    let request = job_file::request_of(&submission);
+                    return Ok(Err(engine.standing_create(request, schedule.clone().into()).await?));
+                }
                 let job = engine.submit(job_file::request_of(&submission)).await?;
                 let status = view::status(&**engine.store(), job).await?;
-                return Ok((job, CommandReply::Done(Box::new(status))));
+                return Ok(Ok((job, CommandReply::Done(Box::new(status)))));
             }
         };
         let job = view::find(&**engine.store(), &request.job).await?;
         let reply = engine.command(job, command, Some(request.request_id.clone())).await?;
-        Ok::<_, EngineError>((job, reply))
+        Ok::<_, EngineError>(Ok((job, reply)))
     };
-    match result.await {
+    let result = match result.await {
+        Ok(Err(schedule)) => return Answer::Scheduled { schedule },
+        Ok(Ok(done)) => Ok(done),
+        Err(error) => Err(error),
+    };
+    match result {
         Ok((job, CommandReply::Done(status))) => Answer::Done { job, status, deleted: None },
         Ok((job, CommandReply::Deleted { status, leftovers })) => {
             Answer::Done { job, status, deleted: Some(leftovers) }

@@ -30,6 +30,11 @@ pub(crate) struct Args {
 
 pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
     let file = JobFile::read(&args.file, &app.setting.kinds)?;
+    if file.submission.schedule.is_some() {
+        return Err(Problem::usage("the job has a schedule, and a run in the foreground has an end")
+            .hint("`windlass submit` hands it to whoever works on the state; or remove `schedule` to run it once")
+            .into());
+    }
     let interrupt = Interrupt::listen(&app.output, STOPPING)?;
     let held = open(app, file.places).await?;
     let job = match submit_or_resume(app, &held.engine, file.request).await {

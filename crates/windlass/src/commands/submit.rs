@@ -7,7 +7,7 @@ use windlass_model::JobId;
 
 use super::watch;
 use crate::app::App;
-use crate::control::{self, Order, Request};
+use crate::control::{self, Answer, Order, Request};
 use crate::exit::Exit;
 use crate::job_file::JobFile;
 use crate::problem::Problem;
@@ -39,10 +39,18 @@ pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
             })?;
             let order = Order::Submit { submission: Box::new(file.submission) };
             let request = Request { order, job: name.clone(), request_id: app.setting.request_id() };
-            control::ask(&address, &request, &*app.setting.clock).await?.into_done()?.job
+            match control::ask(&address, &request, &*app.setting.clock).await? {
+                Answer::Scheduled { schedule } => return scheduled(app, &schedule, &name),
+                answer => answer.into_done()?.job,
+            }
         }
         cluster @ State::Cluster(_) => {
             let held = cluster.open(&app.setting, Part::client()).await?;
+            if let Some(schedule) = file.submission.schedule {
+                let stored = held.engine.standing_create(file.request, schedule.into()).await;
+                held.close().await?;
+                return scheduled(app, &stored?, &name);
+            }
             let submitted = held.engine.submit(file.request).await;
             held.close().await?;
             submitted?
@@ -53,6 +61,13 @@ pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
         return watch::until_rest(app, job).await;
     }
     told(app, job, &name)
+}
+
+fn scheduled(app: &App, schedule: &str, name: &str) -> anyhow::Result<Exit> {
+    app.output.result(&json!({ "schedule": schedule, "name": name }), || {
+        format!("schedule {schedule}: {name}; its runs are jobs of that name\n")
+    })?;
+    Ok(Exit::Done)
 }
 
 fn told(app: &App, job: JobId, name: &str) -> anyhow::Result<Exit> {

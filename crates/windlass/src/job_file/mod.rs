@@ -7,6 +7,7 @@
 //! priority: 10          # optional, larger goes first
 //! labels: {team: search}
 //! deadline: 6h          # given up this long after it was submitted
+//! schedule: {cron: "30 2 * * *", time_zone: Europe/Berlin}   # runs again by itself, once it is submitted
 //! undo_after: 1h        # a drill: undoes itself this long after it has ended
 //! limits: {places: 8}   # tasks that run at a time
 //! ```
@@ -26,7 +27,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::{Map, Value, json};
-use windlass_api::SubmitRequest;
+use windlass_api::{Schedule, SubmitRequest};
 use windlass_engine::{JobRequest, Kinds, SpecFault};
 
 use self::document::{Document, Place, token};
@@ -43,6 +44,9 @@ const MOST_PLACES: u64 = 1024;
 /// The fields of a job file.
 const FIELDS: [&str; 9] =
     ["kind", "name", "spec", "priority", "labels", "deadline", "undo_after", "limits", "schedule"];
+
+/// The fields of a schedule.
+const SCHEDULE: [&str; 7] = ["every", "cron", "time_zone", "overlap", "misfire", "catch_up", "jitter"];
 
 /// A job file that is right.
 #[derive(Clone, Debug)]
@@ -203,12 +207,6 @@ impl Check<'_> {
             return None;
         };
         self.unknown_fields("", members, &FIELDS);
-        if members.contains_key("schedule") {
-            self.fault(
-                "/schedule",
-                "schedules are not run by this version: remove `schedule` and start `windlass run` from a timer",
-            );
-        }
         let kind = self.text(members, "kind");
         let name = self.text(members, "name");
         if let Some(name) = &name {
@@ -235,7 +233,11 @@ impl Check<'_> {
         let (deadline, places) = (self.length(members, "deadline"), self.places(members));
         let undo_after = self.length(members, "undo_after");
         // The fields are the same by design; what does not fit has a fault by now.
-        let submission = serde_json::from_value(document.value.clone()).ok()?;
+        let mut value = document.value.clone();
+        if let Some(schedule) = self.schedule(members) {
+            value["schedule"] = json!(schedule);
+        }
+        let submission = serde_json::from_value(value).ok()?;
         Some(JobFile {
             submission,
             request: JobRequest {
@@ -330,6 +332,44 @@ impl Check<'_> {
         None
     }
 
+    fn schedule(&mut self, members: &Map<String, Value>) -> Option<Schedule> {
+        let Some(given) = members.get("schedule")?.as_object() else {
+            self.fault("/schedule", "`schedule` must be a mapping with `every` or `cron`");
+            return None;
+        };
+        self.unknown_fields("/schedule", given, &SCHEDULE);
+        let mut plain = Map::new();
+        for (field, value) in given.iter().filter(|(field, _)| SCHEDULE.contains(&field.as_str())) {
+            let length = matches!(field.as_str(), "every" | "jitter");
+            if !length {
+                plain.insert(field.clone(), value.clone());
+                continue;
+            }
+            match value.as_str().map(figures::parse_span) {
+                Some(Ok(length)) => {
+                    let ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+                    plain.insert(format!("{field}_ms"), ms.into());
+                }
+                Some(Err(why)) => self.fault(&format!("/schedule/{field}"), why),
+                None => self.fault(&format!("/schedule/{field}"), "a length of time such as 6h or 1h30m is expected"),
+            }
+        }
+        let schedule: Schedule = match serde_json::from_value(Value::Object(plain)) {
+            Ok(schedule) => schedule,
+            Err(error) => {
+                self.fault("/schedule", error.to_string());
+                return None;
+            }
+        };
+        if let Err(faults) = windlass_model::schedule::Schedule::from(schedule.clone()).timetable() {
+            for fault in faults {
+                let field = fault.field.trim_end_matches("_ms");
+                self.fault(&format!("/schedule/{field}"), fault.why);
+            }
+        }
+        Some(schedule)
+    }
+
     fn places(&mut self, members: &Map<String, Value>) -> Option<usize> {
         let limits = members.get("limits")?;
         let Some(limits) = limits.as_object() else {
@@ -383,6 +423,19 @@ pub(crate) fn schema(kind: &str, spec: &Value) -> Value {
             "undo_after": {
                 "type": "string", "examples": ["1h"],
                 "description": "Length of time after its end at which the job undoes itself: for drills.",
+            },
+            "schedule": {
+                "type": "object", "additionalProperties": false,
+                "description": "Runs again by itself: `every` or `cron`. For `windlass submit`.",
+                "properties": {
+                    "every": { "type": "string", "examples": ["6h"], "description": "Time between due times." },
+                    "cron": { "type": "string", "examples": ["30 2 * * *"], "description": "Five or six fields." },
+                    "time_zone": { "type": "string", "default": "UTC", "examples": ["Europe/Berlin"] },
+                    "overlap": { "enum": ["skip", "queue", "cancel-running", "allow"], "default": "skip" },
+                    "misfire": { "enum": ["skip", "run-once", "run-all"], "default": "run-once" },
+                    "catch_up": { "type": "integer", "minimum": 1, "default": 10 },
+                    "jitter": { "type": "string", "examples": ["5m"] },
+                },
             },
             "limits": {
                 "type": "object", "additionalProperties": false,
