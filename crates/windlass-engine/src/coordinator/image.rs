@@ -7,6 +7,7 @@
 mod again;
 mod elsewhere;
 mod guard;
+mod undo;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -16,7 +17,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use windlass_model::effect::{Effect, EffectEvent, EffectState};
-use windlass_model::job::{Closing, JobEvent, JobResult, JobState, JobStatus};
+use windlass_model::job::{JobEvent, JobResult, JobState, JobStatus};
 use windlass_model::log::{Level, LogEntry};
 use windlass_model::plan::{Need, TaskSpec};
 use windlass_model::progress::Progress;
@@ -549,56 +550,6 @@ impl JobImage {
         for id in ids {
             self.index(id);
         }
-    }
-
-    /// A name for an effect of `task` that may still exist outside.
-    pub(crate) fn left_by(&self, task: TaskId) -> Option<String> {
-        let task = self.tasks.get(&task)?;
-        let left = task.effects.values().find(|effect| effect.may_exist())?;
-        Some(format!("{} of {} ({} {})", left.n, task.spec.name(), left.action, left.target))
-    }
-
-    /// Whether nothing may exist outside any more of what was to be undone: of everything, or, for a confirm, of
-    /// the tasks that this generation undoes.
-    pub(crate) fn undo_is_complete(&self) -> bool {
-        let (job, generation) = (self.id(), self.status.generation);
-        let all = self.status.closing != Some(Closing::Confirm);
-        let undone = |id: &TaskId| all || self.tasks.contains_key(&id.undo(job, generation));
-        let mut left = self.tasks.iter().filter(|(_, task)| task.effects.values().any(Effect::may_exist));
-        !left.any(|(id, _)| undone(id)) && !self.holds.values().any(undone)
-    }
-
-    /// Tasks that undo what may exist outside, except for what the tasks in `keep` made; each after the undo of
-    /// whatever was built upon it.
-    pub(crate) fn undo_tasks(&self, generation: u32, keep: &HashSet<TaskId>) -> Vec<TaskSpec> {
-        let job = self.id();
-        let held: HashSet<TaskId> = self.holds.values().copied().collect();
-        let has_effects = |id: &TaskId| {
-            !keep.contains(id) && (held.contains(id) || self.tasks[id].effects.values().any(Effect::may_exist))
-        };
-        let mut ids: Vec<TaskId> = self.tasks.keys().copied().filter(|id| has_effects(id)).collect();
-        ids.sort_unstable();
-        ids.iter()
-            .map(|id| {
-                let task = &self.tasks[id];
-                let mut undo = self.undo_of(*id, generation);
-                // The nearest tasks downstream that have something to undo.
-                let mut seen = HashSet::new();
-                let mut look = task.dependants.clone();
-                while let Some(next) = look.pop() {
-                    if !seen.insert(next) || !self.tasks.contains_key(&next) {
-                        continue;
-                    }
-                    if has_effects(&next) {
-                        undo = undo.requires(next.undo(job, generation));
-                    } else {
-                        look.extend(&self.tasks[&next].dependants);
-                    }
-                }
-                undo.dependencies.sort_unstable_by_key(|edge| edge.task);
-                undo
-            })
-            .collect()
     }
 
     /// Claims ready tasks while `place` finds one and the batch has room.
