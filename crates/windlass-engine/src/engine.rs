@@ -457,6 +457,7 @@ impl Engine {
         let plan = kind.plan(&context, &request.spec).await.map_err(|failure| EngineError::Plan(Box::new(failure)))?;
         plan.check(&HashMap::new(), &self.shared.kinds)
             .map_err(|faults| EngineError::Plan(Box::new(crate::coordinator::plan_failure(&faults))))?;
+        crate::coordinator::check_sizes(&plan.tasks).map_err(|failure| EngineError::Plan(Box::new(failure)))?;
         let mut record = JobRecord {
             id,
             kind: request.kind,

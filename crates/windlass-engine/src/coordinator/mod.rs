@@ -27,7 +27,7 @@ mod stage;
 mod sweep;
 
 pub(crate) use attempt::{Stopped, run};
-pub(crate) use stage::plan_failure;
+pub(crate) use stage::{check_sizes, plan_failure};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use windlass_model::job::{Closing, JobEvent, JobState};
 use windlass_model::log::Level;
 use windlass_model::plan::{Plan, PlanFault, TaskSpec};
 use windlass_model::{Failure, TaskId};
-use windlass_store::{Compare, Txn, keys};
+use windlass_store::{Compare, Txn, budget, keys};
 
 use super::{Coordinator, End, Message};
 use crate::EngineError;
@@ -33,6 +33,31 @@ pub(crate) fn plan_failure(faults: &[PlanFault]) -> Failure {
         Failure::permanent("invalid_plan", format!("the plan has {} fault(s) and was not stored", faults.len()));
     failure.causes = faults.iter().take(50).map(ToString::to_string).collect();
     failure
+}
+
+/// Refuses a plan that could never be stored: a task whose record exceeds what one value may hold.
+pub(crate) fn check_sizes(tasks: &[TaskSpec]) -> Result<(), Failure> {
+    // What is stored beside the task's own text.
+    const AROUND: usize = 512;
+    let most = budget::VALUE_BYTES - AROUND;
+    let large: Vec<String> = tasks
+        .iter()
+        .filter_map(|task| {
+            let bytes = serde_json::to_vec(task).map_or(usize::MAX, |text| text.len());
+            let edges = task.dependencies.len();
+            (bytes > most)
+                .then(|| format!("{} takes {bytes} bytes ({edges} dependencies), at most {most} are kept", task.name()))
+        })
+        .take(50)
+        .collect();
+    if large.is_empty() {
+        return Ok(());
+    }
+    let text = format!("{} task(s) of the plan are too large to be stored, and nothing was", large.len());
+    let mut failure = Failure::permanent("task_too_large", text)
+        .hint("put large inputs into files or objects and name those; let tasks in between gather many dependencies");
+    failure.causes = large;
+    Err(failure)
 }
 
 impl Coordinator {
@@ -142,6 +167,7 @@ impl Coordinator {
         };
         let plan = kind.plan(&context, &record.spec).await?;
         plan.check(&HashMap::new(), &self.shared.kinds).map_err(|faults| plan_failure(&faults))?;
+        check_sizes(&plan.tasks)?;
         Ok(plan)
     }
 
@@ -237,6 +263,9 @@ impl Coordinator {
         let plan = Plan { tasks, warnings: Vec::new() };
         if let Err(faults) = plan.check(&existing, &self.shared.kinds) {
             return Ok(Err(plan_failure(&faults)));
+        }
+        if let Err(failure) = check_sizes(&plan.tasks) {
+            return Ok(Err(failure));
         }
         self.add_checked(plan.tasks, added_by).await?;
         Ok(Ok(()))

@@ -266,3 +266,17 @@ async fn an_attempt_without_a_sign_of_life_is_stopped_and_tried_again_until_it_f
     assert_eq!((failures.len(), failures[0].code.as_str()), (12, "stalled"));
     assert_eq!(bench.world.calls(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_could_never_be_stored_is_refused_by_name_and_nothing_is_stored() {
+    let mut bench = Bench::new();
+    let engine = bench.engine().await;
+    let mut steps: Vec<Step> = (0..5_000).map(|n| Step::new(&format!("s{n}"), 0)).collect();
+    let last = (0..5_000).fold(Step::new("last", 0), |last, n| last.requires(&format!("s{n}")));
+    steps.push(last);
+    let error = engine.submit(request(steps)).await.unwrap_err();
+    let EngineError::Plan(failure) = &error else { panic!("{error:?}") };
+    assert_eq!(failure.code, "task_too_large");
+    assert!(failure.causes[0].contains("step.make[last]") && failure.causes[0].contains("5000"), "{failure:?}");
+    assert!(read_all(&bench.store, "job").await.unwrap().is_empty());
+}
