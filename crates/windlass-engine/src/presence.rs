@@ -1,7 +1,7 @@
 //! Which workers there are, and what each of them can run.
 //!
 //! A worker announces itself under a key that is bound to its lease. Everybody who has to know follows those keys
-//! and keeps a [`Roster`].
+//! and keeps a roster.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -11,7 +11,7 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Certificate and key; without them it speaks plain HTTP.
     pub tls: Option<TlsFiles>,
-    /// Who may do what, see [`crate::access`]. Without it everybody on a loopback address may do everything.
+    /// Who may do what, see the module `access`. Without it everybody on a loopback address may do everything.
     pub access_file: Option<PathBuf>,
     /// Names under which browsers may reach it, besides its address and `localhost`. A request for any other host is
     /// refused on a loopback address.

@@ -8,7 +8,7 @@
 //! * Everything that somebody else chose (names, messages, values) is escaped, isolated in its direction, and cut to
 //!   a bounded length.
 //!
-//! The plan of a job is drawn as SVG by [`graph`]: tasks are put together by type and state where there are too
+//! The plan of a job is drawn as SVG by the module `graph`: tasks are put together by type and state where there are too
 //! many to look at.
 
 mod ask;
