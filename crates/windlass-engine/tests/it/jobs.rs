@@ -271,8 +271,8 @@ async fn an_attempt_without_a_sign_of_life_is_stopped_and_tried_again_until_it_f
 async fn a_task_that_could_never_be_stored_is_refused_by_name_and_nothing_is_stored() {
     let mut bench = Bench::new();
     let engine = bench.engine().await;
-    let mut steps: Vec<Step> = (0..5_000).map(|n| Step::new(&format!("s{n}"), 0)).collect();
-    let last = (0..5_000).fold(Step::new("last", 0), |last, n| last.requires(&format!("s{n}")));
+    let mut steps: Vec<Step> = (0..5_000).map(|n| Step::new(format!("s{n}"), 0)).collect();
+    let last = (0..5_000).fold(Step::new("last", 0), |last, n| last.requires(format!("s{n}")));
     steps.push(last);
     let error = engine.submit(request(steps)).await.unwrap_err();
     let EngineError::Plan(failure) = &error else { panic!("{error:?}") };
