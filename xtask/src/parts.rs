@@ -39,9 +39,14 @@ pub(crate) fn or_apt(name: &str, version_argument: &str, package: &str) -> Resul
         return Ok(());
     }
     eprintln!("     {name} is missing; trying apt-get install {package}");
-    let mut install = Command::new("apt-get");
-    install.args(["install", "-y", "--no-install-recommends", package]).env("DEBIAN_FRONTEND", "noninteractive");
-    if run::check(&mut install).is_err() || !is_there(name, version_argument) {
+    let apt = |arguments: &[&str]| {
+        let mut apt = Command::new("apt-get");
+        run::check(apt.args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
+    };
+    let install = || apt(&["install", "-y", "--no-install-recommends", package]);
+    // A fresh machine may have no list of packages yet, and an old one a list of what is no longer there.
+    let installed = install().or_else(|_| apt(&["update"]).and_then(|()| install()));
+    if installed.is_err() || !is_there(name, version_argument) {
         bail!("{name} is needed and could not be installed; on Debian and Ubuntu: apt-get install {package}");
     }
     Ok(())
