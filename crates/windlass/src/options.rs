@@ -25,8 +25,8 @@ pub(crate) struct Options {
 /// Options of all commands.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// Folder in which jobs are kept [default: windlass under $XDG_STATE_HOME or ~/.local/state]
-    #[arg(long, global = true, env = "WINDLASS_STATE", value_name = "FOLDER", hide_env_values = true)]
+    /// Where jobs are kept: a folder, or etcd://HOST:PORT [default: windlass under $XDG_STATE_HOME or ~/.local/state]
+    #[arg(long, global = true, env = "WINDLASS_STATE", value_name = "WHERE", hide_env_values = true)]
     pub(crate) state: Option<String>,
     /// Form of the result on standard output
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORM")]
