@@ -23,7 +23,6 @@ pub mod kind;
 mod location;
 mod plan;
 mod positions;
-pub mod quantity;
 mod sample;
 pub mod schema;
 pub mod seed;

@@ -169,7 +169,7 @@ fn requirements(mut planned: TaskSpec, task: &DagTask, with: &Value) -> Result<T
 fn policy(task: &DagTask) -> Option<Policy> {
     let retry = task.retry.unwrap_or_default();
     let mut policy = usual_policy(task.step);
-    let ms = |span: crate::quantity::Span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX);
+    let ms = |span: windlass_model::quantity::Span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX);
     policy.attempts = retry.attempts.unwrap_or(policy.attempts);
     policy.backoff_ms = retry.backoff.map_or(policy.backoff_ms, ms);
     policy.backoff_cap_ms = retry.max_backoff.map_or(policy.backoff_cap_ms, ms);

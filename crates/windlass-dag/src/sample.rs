@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::quantity::Span;
 use crate::spec::{DagSpec, DagTask, StepType};
+use windlass_model::quantity::Span;
 
 /// A dag of `count` tasks that do nothing, in layers of up to 50: each needs two tasks of the layer before and comes
 /// after a third, and takes a value from the first. The same for the same number.

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 use windlass_engine::kind::SpecFault;
 
-use crate::quantity::{Size, Span};
+use windlass_model::quantity::{Size, Span};
 
 /// The pointer of a member.
 pub(crate) fn member(pointer: &str, name: &str) -> String {

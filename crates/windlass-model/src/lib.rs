@@ -7,6 +7,7 @@
 //! * [`effect`] is the ledger of changes to the outside world.
 //! * [`policy`] decides what follows a failure; [`failure`] is what failures look like to people and to code.
 //! * [`schedule`] says when a standing job is due.
+//! * [`quantity`] reads sizes and lengths of time as people write them.
 //! * [`progress`] estimates the time left without pretending to know more than it does.
 
 pub mod effect;
@@ -17,6 +18,7 @@ pub mod log;
 pub mod plan;
 pub mod policy;
 pub mod progress;
+pub mod quantity;
 pub mod reference;
 pub mod schedule;
 pub mod task;

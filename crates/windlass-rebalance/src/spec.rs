@@ -5,7 +5,6 @@
 //! a method.
 
 mod check;
-mod quantity;
 
 use std::collections::BTreeMap;
 
@@ -17,7 +16,7 @@ use windlass_engine::kind::SpecFault;
 use windlass_model::Failure;
 
 pub use self::check::check;
-pub use self::quantity::{NotAQuantity, Size, Span};
+pub use windlass_model::quantity::{NotAQuantity, Size, Span};
 
 /// What the job is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -126,7 +126,7 @@ pub(super) async fn run(act: &mut Act<'_>, with: ExecWith) -> Result<Value, Fail
         }
         Ok(None) => {
             process.stop(&**cx.clock(), grace).await;
-            let limit = crate::quantity::Span(limit.unwrap_or_default());
+            let limit = windlass_model::quantity::Span(limit.unwrap_or_default());
             let what = format!("{name:?} did not end within {limit} and was stopped");
             if with.on_unknown == OnUnknown::Ask {
                 act.ask(OnUnknown::Ask, &what).await?;

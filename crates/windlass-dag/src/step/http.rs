@@ -250,7 +250,7 @@ pub(super) async fn run(act: &mut Act<'_>, with: HttpWith) -> Result<Value, Fail
         Some(Err(NoAnswer::Unsent(failure))) => return Err(act.ended_badly(failure).await),
         Some(Err(NoAnswer::Lost(failure))) => return Err(lost(failure, call.method)),
         None => {
-            let limit = crate::quantity::Span(call.timeout);
+            let limit = windlass_model::quantity::Span(call.timeout);
             return Err(lost(
                 Failure::transient("timed_out", format!("{what}: no answer within {limit}")),
                 call.method,
