@@ -12,6 +12,7 @@ mod chromium;
 mod ci;
 mod deny;
 mod etcd;
+mod go;
 mod parts;
 mod readme;
 mod run;

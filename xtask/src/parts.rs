@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{etcd, run};
+use crate::{etcd, go, run};
 
 /// The version of cargo-deny that the checks are written for.
 const CARGO_DENY: &str = "0.20.2";
@@ -19,8 +19,8 @@ pub(crate) fn is_there(name: &str, version_argument: &str) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
-/// The tests need Rust, which is there, a C compiler for SQLite and ring, and etcd. The S3 server and the Vald
-/// cluster that the tests talk to run in the test processes.
+/// The tests need Rust, which is there, a C compiler for SQLite and ring, etcd, and Go tool chains. The S3 server and
+/// the Vald cluster that the tests talk to run in the test processes.
 pub(crate) fn for_tests() -> Result<()> {
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
     if !is_there(&compiler, "--version") {
@@ -30,7 +30,8 @@ pub(crate) fn for_tests() -> Result<()> {
         );
     }
     // Now rather than after everything has been built.
-    etcd::program().map(drop)
+    etcd::program()?;
+    go::variables().map(drop)
 }
 
 /// Installs a Debian package when `name` is missing and this user may do so.

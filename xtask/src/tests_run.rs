@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{chromium, etcd, parts, run};
+use crate::{chromium, etcd, go, parts, run};
 
 /// What all test programs together reported.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Tally {
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     parts::for_tests()?;
     let mut command = run::cargo();
-    command.args(["test", "--locked"]).env(etcd::VARIABLE, etcd::program()?);
+    command.args(["test", "--locked"]).env(etcd::VARIABLE, etcd::program()?).envs(go::variables()?);
     let chooses = |argument: &String| argument == "-p" || argument.starts_with("--package");
     let all = !arguments.iter().take_while(|argument| *argument != "--").any(chooses);
     if all {
