@@ -2,6 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,12 +24,13 @@ pub(super) enum Damage {
 /// Either the server's body, damaged, or a short one of the proxy's own.
 pub(super) enum Answer {
     Own(Full<Bytes>),
-    Forwarded { body: Incoming, damage: Damage, sent: u64 },
+    Forwarded { body: Incoming, damage: Damage, sent: u64, counter: Arc<AtomicU64> },
 }
 
 impl Answer {
-    pub(super) fn forwarded(body: Incoming, damage: Damage) -> Self {
-        Self::Forwarded { body, damage, sent: 0 }
+    /// Adds what is sent to `counter`.
+    pub(super) fn forwarded(body: Incoming, damage: Damage, counter: Arc<AtomicU64>) -> Self {
+        Self::Forwarded { body, damage, sent: 0, counter }
     }
 }
 
@@ -36,9 +39,9 @@ impl Body for Answer {
     type Error = io::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        let (body, damage, sent) = match self.get_mut() {
+        let (body, damage, sent, counter) = match self.get_mut() {
             Self::Own(body) => return Pin::new(body).poll_frame(cx).map_err(io::Error::other),
-            Self::Forwarded { body, damage, sent } => (body, damage, sent),
+            Self::Forwarded { body, damage, sent, counter } => (body, damage, sent, counter),
         };
         match damage {
             Damage::CutAfter { limit, flushed } if *sent >= *limit => {
@@ -81,6 +84,7 @@ impl Body for Answer {
             Damage::None | Damage::FlipByte(_) => {}
         }
         *sent += data.len() as u64;
+        counter.fetch_add(data.len() as u64, Ordering::Relaxed);
         Poll::Ready(Some(Ok(Frame::data(data))))
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -60,6 +61,64 @@ impl Fault {
         };
         Self::Status { status, code, retry_after: None }
     }
+
+    /// A 400 `ExpiredToken`: what a session token that is too old is answered with.
+    #[must_use]
+    pub fn expired_token() -> Self {
+        Self::Status { status: 400, code: "ExpiredToken", retry_after: None }
+    }
+
+    /// A 403 `RequestTimeTooSkewed`: what a client whose clock is wrong is answered with.
+    #[must_use]
+    pub fn wrong_clock() -> Self {
+        Self::Status { status: 403, code: "RequestTimeTooSkewed", retry_after: None }
+    }
+
+    /// A 404 `NoSuchBucket`.
+    #[must_use]
+    pub fn no_bucket() -> Self {
+        Self::Status { status: 404, code: "NoSuchBucket", retry_after: None }
+    }
+}
+
+/// Why a word names no fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "there is no fault `{0}`; known are pass, refuse, lose-answer, hang, slow-down, expired-token, wrong-clock, \
+         no-bucket, and with a number delay (ms), status, cut, hang-after, flip (bytes), throttle (bytes per second)"
+)]
+pub struct UnknownFault(String);
+
+impl FromStr for Fault {
+    type Err = UnknownFault;
+
+    /// `pass`, `hang`, `delay 20`, `status 503`, `cut 1000`, …: faults as a script for a stand-alone proxy names them.
+    fn from_str(text: &str) -> Result<Self, UnknownFault> {
+        let unknown = || UnknownFault(text.to_owned());
+        let mut words = text.split_whitespace();
+        let name = words.next().ok_or_else(unknown)?;
+        let number = words.next().map(str::parse::<u64>).transpose().map_err(|_| unknown())?;
+        if words.next().is_some() {
+            return Err(unknown());
+        }
+        Ok(match (name, number) {
+            ("pass", None) => Self::Pass,
+            ("refuse", None) => Self::Refuse,
+            ("lose-answer", None) => Self::LoseAnswer,
+            ("hang", None) => Self::Hang,
+            ("slow-down", None) => Self::slow_down(None),
+            ("expired-token", None) => Self::expired_token(),
+            ("wrong-clock", None) => Self::wrong_clock(),
+            ("no-bucket", None) => Self::no_bucket(),
+            ("delay", Some(time)) => Self::Delay(Duration::from_millis(time)),
+            ("status", Some(code)) => Self::status(u16::try_from(code).map_err(|_| unknown())?),
+            ("cut", Some(bytes)) => Self::CutAfter(bytes),
+            ("hang-after", Some(bytes)) => Self::HangAfter(bytes),
+            ("flip", Some(offset)) => Self::FlipByte(offset),
+            ("throttle", Some(rate)) => Self::Throttle(rate),
+            _ => return Err(unknown()),
+        })
+    }
 }
 
 impl fmt::Debug for Fault {
@@ -78,6 +137,17 @@ impl fmt::Debug for Fault {
             Self::Call(_) => f.write_str("Call"),
         }
     }
+}
+
+/// How much passed a proxy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Traffic {
+    /// Requests of any kind, those that were answered by the script included.
+    pub requests: u64,
+    /// Bytes of request bodies, as announced by their headers.
+    pub bytes_up: u64,
+    /// Bytes of answer bodies that were sent on to the client.
+    pub bytes_down: u64,
 }
 
 /// One request as the proxy saw it.
@@ -158,4 +228,28 @@ pub(super) fn error_document(code: &str, message: &str) -> String {
     format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_read_from_words() {
+        for (text, expected) in [
+            ("pass", "Pass"),
+            (" delay 20 ", "Delay(20ms)"),
+            ("status 403", "Status(403 AccessDenied)"),
+            ("slow-down", "Status(503 SlowDown)"),
+            ("expired-token", "Status(400 ExpiredToken)"),
+            ("cut 1000", "CutAfter(1000)"),
+            ("flip 7", "FlipByte(7)"),
+            ("hang", "Hang"),
+        ] {
+            assert_eq!(format!("{:?}", text.parse::<Fault>().unwrap()), expected);
+        }
+        for wrong in ["", "delay", "delay x", "pass 3", "status 70000", "cut 1 2", "other"] {
+            assert!(wrong.parse::<Fault>().is_err(), "{wrong}");
+        }
+    }
 }

@@ -11,6 +11,6 @@ mod fault;
 mod proxy;
 mod server;
 
-pub use fault::{Fault, Script, Seen};
+pub use fault::{Fault, Script, Seen, Traffic, UnknownFault};
 pub use proxy::FaultProxy;
 pub use server::{Options, S3Server, serve_until};

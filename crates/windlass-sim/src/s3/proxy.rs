@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use tokio::sync::watch;
 use windlass_clock::{SharedClock, SystemClock};
 
 use super::body::{Answer, Damage};
-use super::fault::{Fault, Script, Seen, error_document};
+use super::fault::{Fault, Script, Seen, Traffic, error_document};
 
 /// An HTTP/1.1 proxy that injects faults and records what passes. Stops when dropped.
 ///
@@ -36,6 +37,8 @@ struct Shared {
     script: Mutex<Arc<Script>>,
     seen: Mutex<Vec<Seen>>,
     count: watch::Sender<usize>,
+    bytes_up: AtomicU64,
+    bytes_down: Arc<AtomicU64>,
 }
 
 impl FaultProxy {
@@ -63,6 +66,8 @@ impl FaultProxy {
             script: Mutex::new(Arc::new(Script::pass())),
             seen: Mutex::new(Vec::new()),
             count: watch::Sender::new(0),
+            bytes_up: AtomicU64::new(0),
+            bytes_down: Arc::new(AtomicU64::new(0)),
         });
         runtime.spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { address, shared, runtime: Some(runtime) })
@@ -79,6 +84,18 @@ impl FaultProxy {
         *self.shared.script.lock().expect("no one panics with the script in hand") = Arc::new(script);
         self.shared.seen.lock().expect("no one panics with the record in hand").clear();
         self.shared.count.send_replace(0);
+        self.shared.bytes_up.store(0, Ordering::Relaxed);
+        self.shared.bytes_down.store(0, Ordering::Relaxed);
+    }
+
+    /// How much passed since the last [`FaultProxy::run`].
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        Traffic {
+            requests: *self.shared.count.borrow() as u64,
+            bytes_up: self.shared.bytes_up.load(Ordering::Relaxed),
+            bytes_down: self.shared.bytes_down.load(Ordering::Relaxed),
+        }
     }
 
     /// The requests since the last [`FaultProxy::run`], in order of arrival.
@@ -130,6 +147,8 @@ fn record(shared: &Shared, request: &Request<Incoming>) -> Seen {
         if_match: text(header::IF_MATCH),
         if_none_match: text(header::IF_NONE_MATCH),
     };
+    let length = text(header::CONTENT_LENGTH).and_then(|length| length.parse().ok()).unwrap_or(0);
+    shared.bytes_up.fetch_add(length, Ordering::Relaxed);
     all.push(seen.clone());
     shared.count.send_replace(all.len());
     seen
@@ -176,7 +195,7 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
             tokio::task::spawn_blocking(move || function()).await.map_err(io::Error::other)?;
         }
     }
-    Ok(forward(&shared, request).await?.map(|body| Answer::forwarded(body, damage)))
+    Ok(forward(&shared, request).await?.map(|body| Answer::forwarded(body, damage, Arc::clone(&shared.bytes_down))))
 }
 
 async fn forward(shared: &Shared, request: Request<Incoming>) -> io::Result<Response<Incoming>> {
