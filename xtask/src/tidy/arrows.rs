@@ -14,7 +14,7 @@ pub(super) struct Package {
 }
 
 /// The crates below the kinds, and which of ours each may use. What is not listed is a kind.
-const GROUND: [(&str, &[&str]); 13] = [
+const GROUND: [(&str, &[&str]); 14] = [
     ("windlass-clock", &[]),
     ("windlass-model", &[]),
     ("windlass-store", &["windlass-clock", "windlass-model"]),
@@ -22,6 +22,7 @@ const GROUND: [(&str, &[&str]); 13] = [
     ("windlass-store-etcd", &["windlass-clock", "windlass-store"]),
     ("windlass-engine", &["windlass-clock", "windlass-model", "windlass-store"]),
     ("windlass-blob", &["windlass-clock"]),
+    ("windlass-gocache-remote", &["windlass-blob", "windlass-clock"]),
     ("windlass-index-backup", &[]),
     ("windlass-vald", &[]),
     ("windlass-api", &["windlass-clock", "windlass-model"]),
@@ -41,8 +42,15 @@ const GROUND: [(&str, &[&str]); 13] = [
 ];
 
 /// What a kind may use of ours. Not a store, not the simulation, and not another kind.
-const FOR_KINDS: [&str; 6] =
-    ["windlass-blob", "windlass-clock", "windlass-engine", "windlass-index-backup", "windlass-model", "windlass-vald"];
+const FOR_KINDS: [&str; 7] = [
+    "windlass-blob",
+    "windlass-clock",
+    "windlass-engine",
+    "windlass-gocache-remote",
+    "windlass-index-backup",
+    "windlass-model",
+    "windlass-vald",
+];
 
 /// The one crate that knows all kinds and stores.
 const BINARY: &str = "windlass";

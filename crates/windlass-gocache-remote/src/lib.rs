@@ -1,0 +1,7 @@
+//! The remote of the Go build cache.
+
+mod id;
+mod local;
+
+pub use id::{ActionId, Entry, OutputId};
+pub use local::{Incoming, LocalOutputs};
