@@ -1,0 +1,3 @@
+module windlass.test/gocache-seed
+
+go 1.24
