@@ -1,0 +1,3 @@
+//! The Go build cache on the local disk: the protocol of GOCACHEPROG, the store, and the loop that serves it.
+
+pub mod wire;
