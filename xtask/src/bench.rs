@@ -1,6 +1,7 @@
 //! `cargo xtask bench NAME`: figures beside their floor or a peer, taken in the same run.
 
 mod engine;
+pub(crate) mod gocache;
 pub(crate) mod measure;
 mod peers;
 mod rebalance;
@@ -34,6 +35,21 @@ enum Bench {
         #[arg(long)]
         no_peers: bool,
     },
+    /// The Go build cache with `go build std`, against go's own and the plain strategy, over a delayed object store
+    Gocache {
+        /// Milliseconds that each request is held back
+        #[arg(long, value_delimiter = ',', default_value = "0,20,50")]
+        delays: Vec<u64>,
+        /// Times each short build is run; the best counts
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// Leaves out the plain strategy
+        #[arg(long)]
+        no_plain: bool,
+        /// Fails when a figure misses its target
+        #[arg(long)]
+        check: bool,
+    },
     /// Reading index backups and planning, against a plain Go program, gzip and pigz
     Rebalance {
         /// Ids in the backups, one row each
@@ -51,6 +67,12 @@ enum Bench {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.bench {
         Bench::Engine { folder, check, no_peers } => engine::run(folder.as_deref(), *check, !no_peers),
+        Bench::Gocache { delays, rounds, no_plain, check } => gocache::run(&gocache::Settings {
+            delays: delays.clone(),
+            rounds: (*rounds).max(1),
+            plain: !no_plain,
+            check: *check,
+        }),
         Bench::Rebalance { ids, rounds, no_plan } => rebalance::run(ids, (*rounds).max(1), !no_plan),
     }
 }

@@ -34,6 +34,11 @@ pub(crate) fn variables() -> Result<Vec<(&'static str, PathBuf)>> {
     VERSIONS.iter().map(|version| Ok((version.variable, folder(version)?))).collect()
 }
 
+/// The tool chain that benchmarks run, 1.26: the one that the figures of the contract are of.
+pub(crate) fn measured() -> Result<PathBuf> {
+    folder(&VERSIONS[1])
+}
+
 /// The folder that the variable names, or the one in the cache, filled if needed.
 fn folder(version: &GoVersion) -> Result<PathBuf> {
     let GoVersion { variable, minor, release } = version;

@@ -19,6 +19,8 @@ mod run;
 mod tests_run;
 mod tidy;
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -62,6 +64,20 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<String>,
     },
+    /// Runs a cache program for go and leaves its cost in a file; part of `bench`
+    #[command(hide = true)]
+    Meter {
+        file: PathBuf,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Runs a cache program for go and keeps what go says to it in a file; part of `bench`
+    #[command(hide = true)]
+    Tap {
+        file: PathBuf,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<OsString>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -73,6 +89,8 @@ fn main() -> ExitCode {
         Command::Readme => readme::run(),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Measure { command } => bench::measure::run_here(&command),
+        Command::Meter { file, command } => bench::gocache::meter_here(&file, &command),
+        Command::Tap { file, command } => bench::gocache::tap_here(&file, &command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
