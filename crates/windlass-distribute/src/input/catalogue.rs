@@ -1,0 +1,263 @@
+//! The catalogue: which files are known, how good they are, how big, and where viewers are sent.
+//!
+//! Two files make it. `.grade.info`: a header, then one line per file, best first, columns by TAB, of which the first
+//! counts. `.hitcount.history`: a header, then `name,_,_,size,addresses,…`.
+
+use std::io::{self, Read};
+
+use super::lines::{Line, Lines};
+use super::malformed::Malformed;
+use crate::name::{self, FileId, Names};
+use crate::settings::Fleet;
+
+/// The reader of the program before this one gave up at a line of that length, silently.
+const LEGACY_LONGEST: usize = 64 * 1024;
+
+/// Whose way of reading.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reading {
+    /// Ours.
+    #[default]
+    Product,
+    /// The original's, mistakes included.
+    Legacy,
+}
+
+/// The known files. Columns are indexed by [`FileId`]; about 20 bytes a file.
+#[derive(Clone, Debug, Default)]
+pub struct Catalogue {
+    /// The file of each rank, beginning with rank 1; [`NO_FILE`] where a line names none.
+    lines: Vec<u32>,
+    /// 0: not in the catalogue.
+    ranks: Vec<u32>,
+    /// -1: unknown.
+    sizes: Vec<i64>,
+    /// Where a file's claims begin in `claims`; 0: none.
+    claims_at: Vec<u32>,
+    /// A count and so many IPs, for each file with claims.
+    claims: Vec<u16>,
+    entries: usize,
+    /// Whether both headers have the known form.
+    pub headers_known: bool,
+    /// Whether the last line of both files was ended.
+    pub ended: bool,
+    /// Lines of `.grade.info` that name no file.
+    pub bad_grades: Malformed,
+    /// Lines of `.hitcount.history` that could not be used.
+    pub bad_history: Malformed,
+}
+
+const NO_FILE: u32 = u32::MAX;
+
+impl Catalogue {
+    /// Reads both files.
+    ///
+    /// # Errors
+    /// When one of them cannot be read to its end.
+    pub fn read(
+        names: &mut Names,
+        fleet: &Fleet,
+        grades: impl Read,
+        history: impl Read,
+        reading: Reading,
+    ) -> io::Result<Self> {
+        let mut catalogue = Self { claims: vec![0], headers_known: true, ended: true, ..Self::default() };
+        catalogue.read_grades(names, grades, reading)?;
+        catalogue.read_history(names, fleet, history, reading)?;
+        Ok(catalogue)
+    }
+
+    fn read_grades(&mut self, names: &mut Names, source: impl Read, reading: Reading) -> io::Result<()> {
+        let mut lines = Lines::new(source);
+        let mut number = 0_u64;
+        loop {
+            number += 1;
+            let (line, ended) = match lines.next_line()? {
+                None => break,
+                Some(Line::TooLong) if reading == Reading::Legacy => break,
+                Some(Line::TooLong) => {
+                    self.bad_grades.add(number, b"", "is longer than 1 MiB");
+                    continue;
+                }
+                Some(Line::Whole(line)) => (line, true),
+                Some(Line::Unended(line)) => (line, false),
+            };
+            if reading == Reading::Legacy && line.len() >= LEGACY_LONGEST {
+                break;
+            }
+            self.ended &= ended;
+            if number == 1 {
+                self.headers_known &= line.starts_with(b"filename\t") || line == b"filename";
+                continue;
+            }
+            if line.is_empty() {
+                continue;
+            }
+            let file = line.split(|byte| *byte == b'\t').next().unwrap_or_default();
+            let id = match name::legal(file) {
+                Err(why) if reading == Reading::Product => {
+                    self.bad_grades.add(number, line, why);
+                    None
+                }
+                _ => names.intern(file),
+            };
+            let rank = u32::try_from(self.lines.len() + 1).unwrap_or(u32::MAX);
+            self.lines.push(id.map_or(NO_FILE, FileId::number));
+            let Some(id) = id else { continue };
+            if self.ranks.len() <= id.index() {
+                self.ranks.resize(names.len().max(id.index() + 1), 0);
+            }
+            self.entries += usize::from(self.ranks[id.index()] == 0);
+            self.ranks[id.index()] = rank;
+        }
+        if number == 1 {
+            self.headers_known = false;
+        }
+        self.lines.shrink_to_fit();
+        self.sizes = vec![-1; self.ranks.len()];
+        self.claims_at = vec![0; self.ranks.len()];
+        Ok(())
+    }
+
+    fn read_history(
+        &mut self,
+        names: &Names,
+        fleet: &Fleet,
+        source: impl Read,
+        reading: Reading,
+    ) -> io::Result<()> {
+        let mut lines = Lines::new(source);
+        let mut number = 0_u64;
+        loop {
+            number += 1;
+            let (line, ended) = match lines.next_line()? {
+                None => break,
+                Some(Line::TooLong) if reading == Reading::Legacy => break,
+                Some(Line::TooLong) => {
+                    self.bad_history.add(number, b"", "is longer than 1 MiB");
+                    continue;
+                }
+                Some(Line::Whole(line)) => (line, true),
+                Some(Line::Unended(line)) => (line, false),
+            };
+            if reading == Reading::Legacy && line.len() >= LEGACY_LONGEST {
+                break;
+            }
+            self.ended &= ended;
+            if number == 1 {
+                self.headers_known &= line.starts_with(b"historyheader:");
+                continue;
+            }
+            if line.is_empty() {
+                continue;
+            }
+            self.history_line(names, fleet, number, line);
+        }
+        if number == 1 {
+            self.headers_known = false;
+        }
+        self.claims.shrink_to_fit();
+        Ok(())
+    }
+
+    fn history_line(&mut self, names: &Names, fleet: &Fleet, number: u64, line: &[u8]) {
+        let mut columns = line.split(|byte| *byte == b',');
+        let file = columns.next().unwrap_or_default();
+        let (Some(size), Some(addresses)) = (columns.nth(2), columns.next()) else {
+            self.bad_history.add(number, line, "has fewer than five columns");
+            return;
+        };
+        let Some(at) = names.find(file).map(FileId::index).filter(|at| self.ranks.get(*at).is_some_and(|r| *r > 0))
+        else {
+            return;
+        };
+        self.sizes[at] = std::str::from_utf8(size).ok().and_then(|size| size.parse().ok()).unwrap_or_else(|| {
+            self.bad_history.add(number, line, "has a size that is no number");
+            0
+        });
+        let start = self.claims.len();
+        self.claims.push(0);
+        let claimed = addresses.split(|byte| *byte == b' ').filter_map(|ip| fleet.ip(ip));
+        self.claims.extend(claimed.take(usize::from(u16::MAX)));
+        let count = self.claims.len() - start - 1;
+        self.claims[start] = u16::try_from(count).unwrap_or(u16::MAX);
+        self.claims_at[at] = u32::try_from(start).unwrap_or(0);
+        if count == 0 {
+            self.claims.truncate(start);
+            self.claims_at[at] = 0;
+        }
+    }
+
+    /// How many files there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.entries
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    /// How good a file is: 1 is best, 0 is unknown.
+    #[must_use]
+    pub fn rank(&self, id: FileId) -> u32 {
+        self.ranks.get(id.index()).copied().unwrap_or(0)
+    }
+
+    /// Whether a file is known.
+    #[must_use]
+    pub fn has(&self, id: FileId) -> bool {
+        self.rank(id) > 0
+    }
+
+    /// Size in bytes as the history says; -1 if it does not.
+    #[must_use]
+    pub fn size(&self, id: FileId) -> i64 {
+        self.sizes.get(id.index()).copied().unwrap_or(-1)
+    }
+
+    /// The IPs, by number, to which viewers of the file are sent; one that is listed twice comes twice.
+    #[must_use]
+    pub fn claims(&self, id: FileId) -> &[u16] {
+        match self.claims_at.get(id.index()) {
+            None | Some(0) => &[],
+            Some(at) => {
+                let at = *at as usize;
+                &self.claims[at + 1..=at + usize::from(self.claims[at])]
+            }
+        }
+    }
+
+    /// Whether viewers of the file are sent to this IP.
+    #[must_use]
+    pub fn claimed(&self, id: FileId, ip: Option<u16>) -> bool {
+        ip.is_some_and(|ip| self.claims(id).contains(&ip))
+    }
+
+    /// All files, best first.
+    pub fn by_rank(&self) -> impl Iterator<Item = FileId> {
+        self.lines.iter().zip(1_u32..).filter(|(file, rank)| self.ranks.get(**file as usize) == Some(rank)).map(
+            |(file, _)| FileId::of(*file),
+        )
+    }
+
+    /// All files, in the order in which they come for the first time.
+    #[must_use]
+    pub fn by_first_line(&self) -> Vec<FileId> {
+        let mut seen = vec![false; self.ranks.len()];
+        let first = |file: &&u32| **file != NO_FILE && !std::mem::replace(&mut seen[**file as usize], true);
+        self.lines.iter().filter(first).map(|file| FileId::of(*file)).collect()
+    }
+
+    /// Bytes that it takes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        4 * self.lines.capacity()
+            + 4 * self.ranks.capacity()
+            + 8 * self.sizes.capacity()
+            + 4 * self.claims_at.capacity()
+            + 2 * self.claims.capacity()
+    }
+}

@@ -1,0 +1,34 @@
+//! Which file belongs on which server.
+//!
+//! A load balancer writes which files are asked for; nodes answer what they hold and how full they are; the origin
+//! has everything. Out of one snapshot of all that, a [`World`], the pure function [`decide()`] says which files are
+//! copied where and which are deleted, and why.
+//!
+//! | module | |
+//! |---|---|
+//! | [`name`] | names are bytes; each is kept once and known by a number |
+//! | [`input`] | readers of everything that comes from outside: bad lines are counted and shown, never fatal |
+//! | [`world`] | the snapshot: catalogue, hits, origin, nodes, open transfers, and what is remembered |
+//! | [`mod@decide`] | the rules, one file each, and what came out |
+//! | [`legacy`] | the decisions of the program that this one replaces, for shadow runs |
+//! | [`invariants`] | what may never happen, checked over any decisions |
+//! | [`scenario`] | a captured world in a folder, read and decided |
+//! | [`sample`] | made-up worlds of any size |
+//!
+//! Nothing here talks to a network or takes the time.
+
+pub mod decide;
+pub mod document;
+pub mod input;
+pub mod invariants;
+pub mod legacy;
+pub mod name;
+pub mod sample;
+pub mod scenario;
+pub mod settings;
+pub mod world;
+
+pub use decide::{Decisions, decide};
+pub use name::{FileId, Names};
+pub use settings::{Fleet, NodeIx, Settings};
+pub use world::World;
