@@ -17,7 +17,10 @@ pub(crate) fn draw(view: &JobsView) -> String {
         }
         (states(view))
         (filter(view))
-        @if view.list.jobs.is_empty() { (nothing(view)) } @else { (table(view)) }
+        @if !view.list.jobs.is_empty() { (table(view)) }
+        @else if view.list.next.is_some() { p { "None of the jobs that were looked at fits this filter." } }
+        @else { (nothing(view)) }
+        (older(view))
     };
     let running = view.list.by_state.get(&JobState::Running).copied().unwrap_or(0);
     let title = if running > 0 { format!("{running} running · Jobs") } else { "Jobs".to_owned() };
@@ -40,7 +43,9 @@ fn states(view: &JobsView) -> Markup {
             li {
                 a href=(with_state(&view.query, state)) aria-current=[(chosen == state).then_some("true")] {
                     @if let Some(mark) = mark { (mark.shape()) " " }
-                    (word) " " strong { (count(n)) }
+                    (word)
+                    // Pages after the first do not count.
+                    @if all > 0 { " " strong { (count(n)) @if view.list.uncounted { "+" } } }
                 }
             }
         }
@@ -119,6 +124,12 @@ fn table(view: &JobsView) -> Markup {
             }
             tbody { @for job in &view.list.jobs { (row(job, &view.frame)) } }
         }
+    }
+}
+
+/// The way to what is not on this page.
+fn older(view: &JobsView) -> Markup {
+    html! {
         @if let Some(next) = &view.list.next {
             @let query = &view.query;
             @let members = [

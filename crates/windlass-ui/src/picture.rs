@@ -1,5 +1,7 @@
 //! Pictures of the kinds: what a job of a kind did to its data, drawn from the kind's part of the report.
 
+mod gocache;
+
 use maud::{Markup, html};
 use serde_json::Value;
 
@@ -11,6 +13,7 @@ const ROWS: usize = 200;
 /// The picture of a kind, where there is one and the report has what it needs.
 pub(crate) fn of_kind(kind: &str, summary: &Value) -> Option<Markup> {
     match kind {
+        "gocache" => gocache::of(summary),
         "rebalance" => vectors(summary),
         _ => None,
     }
