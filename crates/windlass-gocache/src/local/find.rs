@@ -19,7 +19,7 @@ pub enum Found {
         /// The file with exactly these bytes.
         path: String,
     },
-    /// It is there, and has to be hashed before it is given out: see [`LocalStore::confirm`].
+    /// It is there, and has to be hashed before it is given out: see [`Doubt::resolve`].
     Doubtful(Doubt),
     /// It is not there.
     Absent,
@@ -30,6 +30,7 @@ pub enum Found {
 /// An entry whose output has to be hashed before it is given out.
 #[derive(Debug)]
 pub struct Doubt {
+    store: LocalStore,
     action: ActionId,
     record: Record,
     path: String,
@@ -40,6 +41,13 @@ impl Doubt {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.record.entry.size
+    }
+
+    /// Hashes the output. What is right is given out, and sealed, so that it is not hashed again.
+    #[must_use]
+    pub fn resolve(self) -> Found {
+        let Self { store, action, record, path } = self;
+        store.confirm(action, record, path)
     }
 }
 
@@ -62,15 +70,12 @@ impl LocalStore {
             return Found::Damaged;
         }
         if self.inner.verify || !self.inner.seals.holds(record.seal, &file) {
-            return Found::Doubtful(Doubt { action: *action, record, path });
+            return Found::Doubtful(Doubt { store: self.clone(), action: *action, record, path });
         }
         self.hit(action, used, record.entry, path, &file)
     }
 
-    /// Hashes what was doubtful. What is right is given out, and sealed, so that it is not hashed again.
-    #[must_use]
-    pub fn confirm(&self, doubt: Doubt) -> Found {
-        let Doubt { action, mut record, path } = doubt;
+    fn confirm(&self, action: ActionId, mut record: Record, path: String) -> Found {
         let read = File::open(&path).and_then(|file| Ok((file.metadata()?, self.hash(&file)?)));
         let Ok((file, found)) = read else { return Found::Absent };
         if found != (record.entry.output, record.entry.size) {
