@@ -99,6 +99,38 @@ impl BlobStore {
         Ok(BlobReader { meta, position: range.start, end: range.end, source, failed: None })
     }
 
+    /// Opens a part of an object that was written once and never changes: one request and no look-up before it. Where
+    /// the answer is cut the rest is read of the state that the first answer showed, as ever.
+    ///
+    /// # Errors
+    ///
+    /// As [`BlobStore::get_stream`]; [`ErrorKind::Corrupt`] when the object ends before the range does.
+    pub async fn get_range(&self, key: &str, range: Range<u64>) -> Result<BlobReader> {
+        let path = self.path(Operation::Get, key)?;
+        let call = || {
+            let options = GetOptions::new().with_range(Some(GetRange::Bounded(range.clone())));
+            self.shared.backend.objects.get_opts(&path, options)
+        };
+        let result = self.retrying(Operation::Get, key, 0, call).await.map_err(|(error, _)| error)?;
+        if result.range != range {
+            let cause =
+                format!("bytes {} to {} were asked for, and it ends at {}", range.start, range.end, result.range.end);
+            return Err(self.error(Operation::Get, key, ErrorKind::Corrupt, cause));
+        }
+        let meta = Meta::from_store(&result.meta);
+        let reader = RangeReader {
+            store: self.clone(),
+            key: key.to_owned(),
+            path,
+            meta: meta.clone(),
+            range: range.clone(),
+            body: Some(body_of(result)),
+            tries: self.tries(),
+            owed: 0,
+        };
+        Ok(BlobReader { meta, position: range.start, end: range.end, source: Source::One(reader), failed: None })
+    }
+
     /// Reads an object of at most `limit` bytes whole.
     ///
     /// # Errors
