@@ -53,7 +53,7 @@ use async_trait::async_trait;
 use windlass_clock::SharedClock;
 use windlass_store::changes::ChangeLog;
 use windlass_store::leases::LeaseTable;
-use windlass_store::{Change, Committed, Entry, LeaseId, Revision, Scan, Store, StoreError, Txn, Watch, budget};
+use windlass_store::{Change, Committed, Entry, LeaseId, Page, Revision, Scan, Store, StoreError, Txn, Watch, budget};
 
 use crate::checkpoint::Checkpoints;
 use crate::hold::Hold;
@@ -221,6 +221,11 @@ impl Store for EmbeddedStore {
         Ok(Box::new(self.core.readers.scan(prefix).await?))
     }
 
+    async fn last_before(&self, prefix: &str, before: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+        self.core.end_due_leases().await?;
+        self.core.readers.last_before(prefix, before, limit).await
+    }
+
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Box<dyn Watch>, StoreError> {
         self.core.end_due_leases().await?;
         // Compacted is found out now rather than at the first change.
@@ -321,6 +326,10 @@ impl Store for ReadOnlyStore {
 
     async fn scan(&self, prefix: &str) -> Result<Box<dyn Scan>, StoreError> {
         Ok(Box::new(self.readers.scan(prefix).await?))
+    }
+
+    async fn last_before(&self, prefix: &str, before: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+        self.readers.last_before(prefix, before, limit).await
     }
 
     async fn watch(&self, _prefix: &str, _after: Revision) -> Result<Box<dyn Watch>, StoreError> {

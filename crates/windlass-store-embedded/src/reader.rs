@@ -107,6 +107,17 @@ impl Readers {
         .await
     }
 
+    /// The last entries under `prefix` before `before`, in descending order.
+    pub(crate) async fn last_before(
+        &self,
+        prefix: &str,
+        before: Option<&str>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        let (prefix, before) = (prefix.to_owned(), before.map(str::to_owned));
+        self.query(move |connection| last_before(connection, &prefix, before.as_deref(), limit.max(1))).await
+    }
+
     pub(crate) async fn revision(&self) -> Result<Revision, StoreError> {
         self.query(|connection| schema::meta(connection, "revision").map(|last| Revision(last.cast_unsigned()))).await
     }
@@ -229,6 +240,51 @@ impl Scan for Snapshot {
         }
         Ok(page)
     }
+}
+
+fn last_before(
+    connection: &Connection,
+    prefix: &str,
+    before: Option<&str>,
+    limit: usize,
+) -> rusqlite::Result<Page> {
+    const WITHIN: &str =
+        "SELECT key, version, created, lease, value FROM kv WHERE key >= ?1 AND key < ?2 ORDER BY key DESC";
+    const FROM: &str = "SELECT key, version, created, lease, value FROM kv WHERE key >= ?1 ORDER BY key DESC";
+    let end = beyond(prefix);
+    let end = match (before, end.as_deref()) {
+        (Some(before), Some(end)) => Some(before.min(end)),
+        (before, end) => before.or(end),
+    };
+    let mut statement = connection.prepare_cached(if end.is_some() { WITHIN } else { FROM })?;
+    let mut rows = match end {
+        Some(end) => statement.query([prefix, end])?,
+        None => statement.query([prefix])?,
+    };
+    let (mut page, mut bytes) = (Page::new(), 0);
+    while page.len() < limit
+        && bytes < PAGE_BYTES
+        && let Some(row) = rows.next()?
+    {
+        let entry = writer::entry(row)?;
+        bytes += entry.value.len();
+        page.push(entry);
+    }
+    Ok(page)
+}
+
+/// The first text in byte order that comes after all that begins with `prefix`; none, when nothing does.
+fn beyond(prefix: &str) -> Option<String> {
+    let mut rest = prefix.to_owned();
+    while let Some(last) = rest.pop() {
+        // What lies between are halves of characters.
+        let next = if last == '\u{d7ff}' { Some('\u{e000}') } else { char::from_u32(u32::from(last) + 1) };
+        if let Some(next) = next {
+            rest.push(next);
+            return Some(rest);
+        }
+    }
+    None
 }
 
 fn page(connection: &Connection, prefix: &str, after: Option<&str>, limit: usize) -> rusqlite::Result<Page> {

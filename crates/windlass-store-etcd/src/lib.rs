@@ -53,7 +53,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::task::JoinHandle;
 use windlass_clock::SharedClock;
-use windlass_store::{Committed, Entry, LeaseId, Op, Revision, Scan, Store, StoreError, Txn, Watch, budget};
+use windlass_store::{Committed, Entry, LeaseId, Op, Page, Revision, Scan, Store, StoreError, Txn, Watch, budget};
 
 pub use crate::config::{DEFAULT_PREFIX, EtcdConfig, Identity, InvalidConfig, KeepHistory, Login, Password, Tls};
 pub use crate::maintain::{EtcdStatus, MemberHealth, MemberStatus, QUOTA_ALARM_PERCENT};
@@ -216,6 +216,10 @@ impl Store for EtcdStore {
 
     async fn scan(&self, prefix: &str) -> Result<Box<dyn Scan>, StoreError> {
         Ok(Box::new(Pages::begin(Arc::clone(&self.connections), self.space.clone(), prefix).await?))
+    }
+
+    async fn last_before(&self, prefix: &str, before: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+        scan::last_before(&self.connections, &self.space, prefix, before, limit).await
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Box<dyn Watch>, StoreError> {

@@ -69,6 +69,38 @@ impl Pages {
     }
 }
 
+/// etcd's number for a descending order, by key where nothing else is said.
+const DESCENDING: i32 = 2;
+
+/// The last entries under `prefix` before `before`, in descending order.
+pub(crate) async fn last_before(
+    connections: &Connections,
+    space: &Keyspace,
+    prefix: &str,
+    before: Option<&str>,
+    limit: usize,
+) -> Result<Page, StoreError> {
+    let (key, mut range_end) = space.range(prefix);
+    if let Some(before) = before {
+        range_end = range_end.min(space.stored(before));
+    }
+    // An end that is not behind the beginning has a meaning of its own there.
+    if range_end <= key {
+        return Ok(Page::new());
+    }
+    let mut limit = i64::try_from(limit.clamp(1, budget::PAGE_ENTRIES)).unwrap_or(FIRST_PAGE);
+    let answer: RangeResponse = loop {
+        let (key, range_end) = (key.clone(), range_end.clone());
+        let request = RangeRequest { key, range_end, limit, sort_order: DESCENDING, ..RangeRequest::default() };
+        match connections.ask(method::RANGE, &request).await {
+            Ok(answer) => break answer,
+            Err(fault) if fault.kind == Kind::AnswerTooLarge && limit > 1 => limit = (limit / 4).max(1),
+            Err(fault) => return Err(fault.into_error()),
+        }
+    };
+    answer.kvs.into_iter().map(|kv| space.entry(kv)).collect()
+}
+
 #[async_trait]
 impl Scan for Pages {
     fn revision(&self) -> Revision {

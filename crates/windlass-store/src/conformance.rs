@@ -116,6 +116,7 @@ cases! { $
     of_two_concurrent_writers_exactly_one_wins_each_round,
     concurrent_counters_lose_no_increment,
     a_scan_pages_through_its_prefix_in_byte_order,
+    a_prefix_is_read_backwards_from_any_key,
     a_scan_sees_one_revision_while_writers_go_on,
     a_dropped_page_request_loses_no_entry,
     a_read_after_a_commit_sees_it,

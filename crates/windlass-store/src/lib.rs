@@ -230,6 +230,30 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Begins to read everything under `prefix` at the present revision.
     async fn scan(&self, prefix: &str) -> Result<Box<dyn Scan>, StoreError>;
 
+    /// The last keys under `prefix` before the key `before`, or the last of all, in descending order: at most `limit`,
+    /// and at least one where there is one. What lies before the last of them is asked for next.
+    async fn last_before(&self, prefix: &str, before: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+        // A store that can read backwards does better than this.
+        let mut scan = self.scan(prefix).await?;
+        let mut last = std::collections::VecDeque::new();
+        loop {
+            let page = scan.next_page(budget::PAGE_ENTRIES).await?;
+            let ended = page.is_empty();
+            for entry in page {
+                if before.is_some_and(|before| entry.key.as_str() >= before) {
+                    return Ok(last.into_iter().rev().collect());
+                }
+                if last.len() >= limit.max(1) {
+                    last.pop_front();
+                }
+                last.push_back(entry);
+            }
+            if ended {
+                return Ok(last.into_iter().rev().collect());
+            }
+        }
+    }
+
     /// Follows changes under `prefix` that come after revision `after`.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Box<dyn Watch>, StoreError>;
 

@@ -210,6 +210,13 @@ impl Store for MemoryStore {
         Ok(Box::new(Snapshot { revision: state.revision, left: state.under(prefix).cloned().collect() }))
     }
 
+    async fn last_before(&self, prefix: &str, before: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+        let state = self.shared.now();
+        let fits = |entry: &&Entry| before.is_none_or(|before| entry.key.as_str() < before);
+        let found: Vec<&Entry> = state.under(prefix).take_while(fits).collect();
+        Ok(found.into_iter().rev().take(limit.max(1)).cloned().collect())
+    }
+
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Box<dyn Watch>, StoreError> {
         drop(self.shared.now());
         // Compacted is found out now rather than at the first change.

@@ -43,6 +43,32 @@ pub async fn a_scan_pages_through_its_prefix_in_byte_order(subject: &dyn Subject
     assert_eq!(keys(&*store, "").await.len(), AWKWARD.len() + 2);
 }
 
+/// Backwards by any page size comes the same as forwards, from any key on, there or not.
+pub async fn a_prefix_is_read_backwards_from_any_key(subject: &dyn Subject) {
+    let store = subject.store();
+    for key in AWKWARD.iter().chain(&["A", "b"]) {
+        put(&*store, key, key).await;
+    }
+    for prefix in ["a/", "a", "none", "b", ""] {
+        let forwards = keys(&*store, prefix).await;
+        for (page, from) in [(1, None), (3, None), (1000, None), (2, Some("a/b")), (2, Some("a/b/")), (5, Some("A"))] {
+            let mut expected: Vec<String> =
+                forwards.iter().filter(|key| from.is_none_or(|from| key.as_str() < from)).cloned().collect();
+            expected.reverse();
+            let (mut found, mut before) = (Vec::new(), from.map(str::to_owned));
+            loop {
+                let next = store.last_before(prefix, before.as_deref(), page).await.expect("the store can be read");
+                assert!(next.len() <= page, "{} entries in a page of {page}", next.len());
+                let Some(last) = next.last() else { break };
+                before = Some(last.key.clone());
+                assert!(next.iter().all(|entry| entry.value == entry.key));
+                found.extend(next.into_iter().map(|entry| entry.key));
+            }
+            assert_eq!(found, expected, "{prefix:?} before {from:?} by {page}");
+        }
+    }
+}
+
 /// Puts, updates and deletes between two pages are not seen.
 pub async fn a_scan_sees_one_revision_while_writers_go_on(subject: &dyn Subject) {
     let store = subject.store();
