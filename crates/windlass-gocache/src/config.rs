@@ -197,9 +197,7 @@ impl Config {
             let value = match (&setting.takes, value) {
                 (_, Some(value)) => value,
                 (Takes::Switch(_), None) => "true".to_owned(),
-                (Takes::Value(..), None) => {
-                    arguments.next().ok_or_else(|| SettingError::NoValue(flag.to_owned()))?
-                }
+                (Takes::Value(..), None) => arguments.next().ok_or_else(|| SettingError::NoValue(flag.to_owned()))?,
             };
             self.set(setting, flag.to_owned(), &value)?;
         }

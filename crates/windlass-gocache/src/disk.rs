@@ -62,7 +62,9 @@ impl Disk {
             Ok(store) => {
                 if let Some(kind) = store.network_file_system() {
                     let root = store.root().display();
-                    warn(&format!("{root} lies on {kind}, where locks of many machines cannot be relied on: use a local disk"));
+                    warn(&format!(
+                        "{root} lies on {kind}, where locks of many machines cannot be relied on: use a local disk"
+                    ));
                 }
                 Some(store)
             }

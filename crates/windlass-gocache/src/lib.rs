@@ -6,6 +6,7 @@
 pub mod config;
 pub mod disk;
 pub mod local;
+pub mod network;
 pub mod program;
 pub mod serve;
 pub mod wire;

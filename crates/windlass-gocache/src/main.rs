@@ -3,6 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments = std::env::args_os().skip(1).collect();
-    ExitCode::from(windlass_gocache::program::run(arguments, Box::new(|_| None)))
+    ExitCode::from(windlass_gocache::program::run_here(std::env::args_os().skip(1).collect()))
 }

@@ -27,6 +27,11 @@ Settings, also as WINDLASS_GOCACHE_DIR and so on:
   --announce --stats --stats-file FILE --close-limit SPAN --end-limit SPAN --linger
 ";
 
+/// Runs the program with the remote that the environment names.
+pub fn run_here(arguments: Vec<OsString>) -> u8 {
+    run(arguments, crate::network::start(SystemClock::real(), Arc::new(say)))
+}
+
 /// Runs the program. `start` makes the remote when `go` is served; it is called after the handshake.
 ///
 /// The result is the exit status: 0, 1 when something failed or was found damaged, 2 for wrong usage.
@@ -89,7 +94,8 @@ pub fn serve_standard_input(
         say(&summary(&run));
     }
     if let Some(path) = &config.stats_file {
-        let written = serde_json::to_vec_pretty(&run).map_err(io::Error::from).and_then(|text| std::fs::write(path, text));
+        let written =
+            serde_json::to_vec_pretty(&run).map_err(io::Error::from).and_then(|text| std::fs::write(path, text));
         if let Err(error) = written {
             say(&format!("cannot write {}: {error}", path.display()));
         }
@@ -156,8 +162,7 @@ pub fn summary(run: &Run) -> String {
 }
 
 fn open(config: &Config, clock: SharedClock) -> Result<LocalStore, u8> {
-    let options =
-        OpenOptions { layout: config.layout, verify: config.verify, foreign_owner: config.foreign_owner };
+    let options = OpenOptions { layout: config.layout, verify: config.verify, foreign_owner: config.foreign_owner };
     LocalStore::open(&config.dir, &options, clock).map_err(|error| {
         say(&error.to_string());
         1

@@ -40,11 +40,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         let day = 24 * 3600;
-        Self {
-            max_size: 10 << 30,
-            max_age: Duration::from_secs(30 * day),
-            keep_recent: Duration::from_secs(3600),
-        }
+        Self { max_size: 10 << 30, max_age: Duration::from_secs(30 * day), keep_recent: Duration::from_secs(3600) }
     }
 }
 

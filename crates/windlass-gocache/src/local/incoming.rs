@@ -60,15 +60,7 @@ impl LocalStore {
             // Of the wrong length, no file, or not readable: to be replaced.
             _ => self.new_target(&path, true)?,
         };
-        Ok(Writing {
-            store: self.clone(),
-            output: *output,
-            size,
-            written: 0,
-            hash: Sha256::new(),
-            path,
-            target,
-        })
+        Ok(Writing { store: self.clone(), output: *output, size, written: 0, hash: Sha256::new(), path, target })
     }
 
     fn new_target(&self, path: &str, replaces: bool) -> io::Result<Target> {

@@ -62,9 +62,8 @@ impl LocalStore {
         let timestamp = |moment: Option<SystemTime>| moment.and_then(|moment| Timestamp::try_from(moment).ok());
         stats.oldest_use = timestamp(oldest);
         stats.latest_use = timestamp(latest);
-        stats.last_gc = timestamp(
-            std::fs::metadata(self.state().join("gc.done")).and_then(|file| file.modified()).ok(),
-        );
+        stats.last_gc =
+            timestamp(std::fs::metadata(self.state().join("gc.done")).and_then(|file| file.modified()).ok());
         stats.runs = self.runs(100)?;
         Ok(stats)
     }

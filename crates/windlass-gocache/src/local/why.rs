@@ -75,7 +75,8 @@ impl LocalStore {
     ///
     /// When the text is no id, or the disk fails.
     pub fn why(&self, id: &str) -> io::Result<Why> {
-        let action = ActionId::from_hex(id).or_else(|| ActionId::from_base64(id)).or_else(|| ActionId::from_escaped(id));
+        let action =
+            ActionId::from_hex(id).or_else(|| ActionId::from_base64(id)).or_else(|| ActionId::from_escaped(id));
         let Some(action) = action else {
             let text = format!("{id:?} is no id: give 64 hexadecimal digits, or 44 characters of base64");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));

@@ -36,7 +36,8 @@ pub(super) fn end<R: Read, W: Write + Send + 'static>(
         // Nobody listens any more.
         asking.forget();
     }
-    let mut run = Run { began: Some(facts.began), milliseconds: facts.milliseconds, end: facts.end, ..session.tally.run() };
+    let mut run =
+        Run { began: Some(facts.began), milliseconds: facts.milliseconds, end: facts.end, ..session.tally.run() };
     // Whoever reads it will know, and uploading goes on behind its back.
     let linger = closed && config.linger;
     if linger {

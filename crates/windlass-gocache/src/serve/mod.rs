@@ -69,8 +69,7 @@ where
     let answers = Arc::new(Answers::begin(output));
     let Around { clock, terminated, warn, remote } = around;
     let began = (clock.wall(), clock.monotonic());
-    let options =
-        OpenOptions { layout: config.layout, verify: config.verify, foreign_owner: config.foreign_owner };
+    let options = OpenOptions { layout: config.layout, verify: config.verify, foreign_owner: config.foreign_owner };
     let disk = Disk::open(&config.dir, config.spare_dir.clone(), &options, clock.clone(), &*warn);
     let disk = Arc::new(disk);
     let session = Arc::new(Session {

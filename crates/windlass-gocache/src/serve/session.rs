@@ -128,7 +128,8 @@ impl Session {
             (_, found) => found,
         };
         if let Found::Hit { entry, path } = hit {
-            let counter = if matches!(found, Lookup::Found(_)) { &self.tally.remote_hits } else { &self.tally.local_hits };
+            let counter =
+                if matches!(found, Lookup::Found(_)) { &self.tally.remote_hits } else { &self.tally.local_hits };
             count(counter);
             reply.send(&Answer::Hit { entry, path });
         } else {

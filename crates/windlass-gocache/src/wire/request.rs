@@ -123,9 +123,7 @@ mod tests {
         let action = ActionId::new(*OutputId::EMPTY.bytes());
         assert_eq!(get, Some(Request { id: 7, command: Command::Get(action) }));
         let put = Command::Put { action, output: OutputId::EMPTY, size: 3 };
-        let text = |name: &str| {
-            format!(r#"{{"ID":1,"Command":"put","ActionID":"{ID}","{name}":"{ID}","BodySize":3}}"#)
-        };
+        let text = |name: &str| format!(r#"{{"ID":1,"Command":"put","ActionID":"{ID}","{name}":"{ID}","BodySize":3}}"#);
         assert_eq!(command(&text("OutputID")), put);
         assert_eq!(command(&text("ObjectID")), put);
         assert_eq!(command(r#"{"ID":1,"Command":"close"}"#), Command::Close);
@@ -143,9 +141,8 @@ mod tests {
         assert!(why.contains("ActionID") && body, "{why}");
         let (why, _) = refused(&format!(r#"{{"ID":1,"Command":"put","ActionID":"{ID}"}}"#));
         assert!(why.contains("OutputID"), "{why}");
-        let (why, _) = refused(&format!(
-            r#"{{"ID":1,"Command":"put","ActionID":"{ID}","OutputID":"{ID}","BodySize":-1}}"#
-        ));
+        let (why, _) =
+            refused(&format!(r#"{{"ID":1,"Command":"put","ActionID":"{ID}","OutputID":"{ID}","BodySize":-1}}"#));
         assert!(why.contains("BodySize"), "{why}");
         let (why, _) = refused(r#"{"ID":1,"Command":"get","ActionID":5}"#);
         assert!(why.contains("cannot be read"), "{why}");
