@@ -62,6 +62,8 @@ pub enum Command {
         #[serde(default)]
         note: Option<String>,
     },
+    /// Let a standing job look now at what there is to do.
+    Wake,
     /// Remove every record of the job. Nothing outside is touched.
     Delete {
         /// Even when it is not finished: it loses its hold on shared resources, and what it has made stays behind.
@@ -94,6 +96,7 @@ impl Command {
             Self::IgnoreLeftovers => "ignore-leftovers",
             Self::Retry { .. } => "retry",
             Self::Approve { .. } => "approve",
+            Self::Wake => "wake",
             Self::Delete { .. } => "delete",
         }
     }

@@ -14,6 +14,7 @@ use windlass_model::task::Outcome;
 use windlass_model::{Failure, JobId, TaskId};
 
 use crate::context::TaskContext;
+use crate::reconcile::{Reconcile, ReconcileContext, Reconciled};
 
 /// A fault in a spec, with its place, so that the text of the job file can be pointed at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +97,24 @@ pub trait Kind: Send + Sync + 'static {
     ///
     /// A failure of the job as a whole.
     async fn plan(&self, cx: &PlanContext, spec: &Value) -> Result<Plan, Failure>;
+
+    /// Makes a job of this spec a standing one: it does not end by itself, and [`Kind::reconcile`] is called in rounds.
+    /// Its plan may be empty.
+    fn reconciles(&self, _spec: &Value) -> Option<Reconcile> {
+        None
+    }
+
+    /// One round of a standing job: compares what is with what should be and returns the tasks that are missing. See
+    /// [`reconcile`](crate::reconcile).
+    ///
+    /// # Errors
+    ///
+    /// Nothing is added, tasks that run go on, and the next round comes after a while that grows with each failure; one
+    /// that needs attention pauses the job. The failure is shown until a round succeeds.
+    async fn reconcile(&self, cx: &ReconcileContext) -> Result<Reconciled, Failure> {
+        let _ = cx;
+        Err(Failure::permanent("cannot_reconcile", format!("jobs of kind {} do not reconcile", self.name())))
+    }
 
     /// The code of the kind's task types.
     fn task_types(&self) -> Vec<Arc<dyn TaskType>>;

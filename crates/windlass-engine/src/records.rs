@@ -107,6 +107,8 @@ pub enum AddedBy {
     Generation(u32),
     /// The success of this task, in the attempt with this epoch.
     Task(TaskId, Epoch),
+    /// This round of a job that reconciles.
+    Round(u64),
 }
 
 /// A task as stored.

@@ -79,7 +79,7 @@ impl JobSnapshot {
             name: image.record.name.clone(),
             kind: image.record.kind.clone(),
             status: image.status.clone(),
-            counts: image.counts,
+            counts: image.all_counts(),
             work,
             rate,
             eta,

@@ -27,6 +27,7 @@ use crate::coordinator::load;
 use crate::kind::{Kinds, TaskEnd};
 use crate::offers::{ProgressNote, TaskClaim};
 use crate::presence::{self, Presence};
+use crate::reconcile::RoundRecord;
 use crate::records::{JobRecord, decode};
 use crate::{report, values};
 
@@ -178,6 +179,9 @@ pub struct JobView {
     /// What people call the worker that coordinates it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coordinator: Option<String>,
+    /// Of a job that reconciles: what its rounds say, and how they go.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rounds: Option<RoundRecord>,
     /// Its tasks, in an order in which they could run.
     pub tasks: Vec<TaskView>,
 }
@@ -295,6 +299,15 @@ pub async fn job(store: &dyn Store, kinds: &Kinds, id: JobId, now: Timestamp) ->
                 _ => Wait::Pause { until: image.status.resume_at },
             });
         }
+        JobState::Running => {
+            let rounds = image.rounds.as_ref().map(|rounds| &rounds.record);
+            waits.extend(rounds.map(|record| match &record.failure {
+                Some(failure) => {
+                    Wait::FailedRounds { failures: record.failures, failure: failure.to_string(), next: record.next }
+                }
+                None => Wait::Rounds { last: record.last, next: record.next },
+            }));
+        }
         JobState::Completed | JobState::UndoFailed => {
             waits.extend(image.status.undo_at.map(|at| Wait::Undo { at }));
         }
@@ -305,13 +318,14 @@ pub async fn job(store: &dyn Store, kinds: &Kinds, id: JobId, now: Timestamp) ->
     }
     Ok(JobView {
         elapsed_ms: u64::try_from(image.status.elapsed(now).as_millis()).unwrap_or(u64::MAX),
-        counts: image.counts,
+        counts: image.all_counts(),
         work: image.work(),
         warnings: image.head.warnings,
         waiting_on: waits.iter().map(Wait::to_string).collect(),
         waits,
         leftovers: if report::has_given_up(&image.status) { report::leftovers(&image, kinds) } else { Vec::new() },
         coordinator: holder.and_then(|entry| String::from_utf8_lossy(&entry.value).parse::<WorkerId>().ok()).map(name),
+        rounds: image.rounds.as_ref().map(|rounds| rounds.record.clone()),
         tasks,
         status: image.status.clone(),
         record: (*image.record).clone(),

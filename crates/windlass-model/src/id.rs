@@ -121,6 +121,13 @@ impl TaskId {
         Self(u128::from_be_bytes(bits))
     }
 
+    /// The id of the task of type `task_type` about `resource` that the `round`th look of a standing job adds. Other
+    /// rounds have other ids: what is done again a month later is another task, whose epochs begin anew.
+    #[must_use]
+    pub fn in_round(job: JobId, round: u64, task_type: &str, resource: &str) -> Self {
+        Self::derive(job, u32::MAX, "round", &format!("{round}/{}/{task_type}/{resource}", task_type.len()))
+    }
+
     /// The id of the task that undoes this one.
     #[must_use]
     pub fn undo(self, job: JobId, generation: u32) -> Self {
@@ -244,6 +251,8 @@ mod tests {
             TaskId::derive(a, 0, "sca", "nx"),
             TaskId::derive(a, 0, "scan", "y"),
             id.undo(a, 0),
+            TaskId::in_round(a, 0, "scan", "x"),
+            TaskId::in_round(a, 1, "scan", "x"),
         ] {
             assert_ne!(id, other);
         }

@@ -59,6 +59,20 @@ impl Progress {
     }
 }
 
+impl Progress {
+    /// What is left of a sum without one of its parts.
+    #[must_use]
+    pub fn minus(&self, part: &Self) -> Self {
+        let both = |a: Option<u64>, b: Option<u64>| Some(a?.saturating_sub(b?));
+        Self {
+            done_items: self.done_items.saturating_sub(part.done_items),
+            total_items: both(self.total_items, part.total_items),
+            done_bytes: self.done_bytes.saturating_sub(part.done_bytes),
+            total_bytes: both(self.total_bytes, part.total_bytes),
+        }
+    }
+}
+
 /// Seconds left, as a range: what the recent rate and the rate since the start say.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Eta {

@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use windlass_engine::TaskClaim;
 use windlass_engine::holders::SharedRecord;
 use windlass_engine::records::{AddedBy, Hold, JobRecord, SlotHolder, TaskRecord, decode};
+use windlass_engine::{RoundRecord, TaskClaim};
 use windlass_model::effect::{Effect, EffectState};
 use windlass_model::job::{JobState, JobStatus};
 use windlass_model::log::LogEntry;
@@ -30,6 +30,7 @@ struct Job {
     statuses: BTreeMap<TaskId, TaskStatus>,
     effects: Vec<Effect>,
     log: Vec<LogEntry>,
+    rounds: Option<RoundRecord>,
 }
 
 /// Everything that is wrong at this moment, in words; empty when nothing is.
@@ -141,8 +142,14 @@ fn jobs(entries: &[Entry]) -> BTreeMap<JobId, Job> {
     for entry in entries.iter().filter(|entry| entry.key.starts_with(keys::STATES)) {
         let Some(id) = keys::last_part::<JobId>(&entry.key) else { continue };
         let Ok(status) = decode::<JobStatus>(entry) else { continue };
-        let job =
-            Job { status, tasks: BTreeMap::new(), statuses: BTreeMap::new(), effects: Vec::new(), log: Vec::new() };
+        let job = Job {
+            status,
+            tasks: BTreeMap::new(),
+            statuses: BTreeMap::new(),
+            effects: Vec::new(),
+            log: Vec::new(),
+            rounds: None,
+        };
         jobs.insert(id, job);
     }
     for entry in entries {
@@ -162,6 +169,7 @@ fn jobs(entries: &[Entry]) -> BTreeMap<JobId, Job> {
             }
             "e" => job.effects.extend(decode::<Effect>(entry)),
             "log" => job.log.extend(decode::<LogEntry>(entry)),
+            "round" => job.rounds = decode(entry).ok(),
             _ => {}
         }
     }
@@ -195,6 +203,7 @@ fn check_job(id: JobId, job: &Job, present: &BTreeSet<&str>, wrong: &mut Vec<Str
         }
         let is_part = |record: &TaskRecord| match record.added_by {
             AddedBy::Generation(generation) => generation <= job.status.generation,
+            AddedBy::Round(n) => job.rounds.as_ref().is_some_and(|rounds| n <= rounds.n),
             AddedBy::Task(task, epoch) => job
                 .statuses
                 .get(&task)
@@ -212,10 +221,30 @@ fn check_job(id: JobId, job: &Job, present: &BTreeSet<&str>, wrong: &mut Vec<Str
             }
         }
     }
-    for (expected, entry) in (1..).zip(&job.log) {
+    check_rounds(id, job, wrong);
+    let first = job.rounds.as_ref().map_or(1, |rounds| rounds.log_from.max(1));
+    for (expected, entry) in (first..).zip(&job.log) {
         if entry.n != expected {
             wrong.push(format!("11: log entry {} of {id} stands where {expected} belongs", entry.n));
             break;
+        }
+    }
+}
+
+/// A standing job has one task for each thing at a time, and what it keeps belongs to tasks that it has.
+fn check_rounds(id: JobId, job: &Job, wrong: &mut Vec<String>) {
+    let Some(rounds) = &job.rounds else { return };
+    let mut open = BTreeSet::new();
+    for (task, record) in &job.tasks {
+        let is_part = matches!(record.added_by, AddedBy::Round(n) if n <= rounds.n);
+        let ended = job.statuses.get(task).is_some_and(|status| status.outcome().is_some());
+        if is_part && !ended && !open.insert(record.spec.name()) {
+            wrong.push(format!("12: {} is in flight twice in job {id}", record.spec.name()));
+        }
+    }
+    for task in job.statuses.keys().chain(job.effects.iter().map(|effect| &effect.task)) {
+        if !job.tasks.contains_key(task) {
+            wrong.push(format!("12: records of task {task} of job {id} are left, and the task is gone"));
         }
     }
 }

@@ -9,11 +9,13 @@
 pub mod etcd;
 pub mod hostile;
 pub mod invariants;
+pub mod keeper;
 pub mod matrix;
 #[cfg(feature = "s3")]
 pub mod s3;
 pub mod sharing;
 pub mod simulation;
+pub mod standing;
 #[cfg(feature = "vald")]
 pub mod vald;
 pub mod world;

@@ -344,7 +344,10 @@ async fn live(engine: &Engine, store: &dyn Store, case: &Case) -> Result<String,
             Some(job) => job.id,
             None => engine.submit(request.clone()).await.map_err(text)?,
         };
-        engine.wait(job).await.map_err(text)?;
+        match is_standing(engine, request) {
+            true => settles(engine, store, job, case).await.map_err(text)?,
+            false => drop(engine.wait(job).await.map_err(text)?),
+        }
         jobs.push(job);
     }
     if let Some(command) = &case.then {
@@ -353,7 +356,12 @@ async fn live(engine: &Engine, store: &dyn Store, case: &Case) -> Result<String,
             order.reverse();
         }
         for job in order {
-            if engine.wait(job).await.map_err(text)?.state != JobState::Completed {
+            let standing = is_standing(engine, &case.request);
+            let status = match standing {
+                true => view::status(store, job).await.map_err(text)?,
+                false => engine.wait(job).await.map_err(text)?,
+            };
+            if status.state != if standing { JobState::Running } else { JobState::Completed } {
                 continue;
             }
             match engine.command(job, command.clone(), Some("then".into())).await.map_err(text)? {
@@ -368,6 +376,28 @@ async fn live(engine: &Engine, store: &dyn Store, case: &Case) -> Result<String,
         ends.push(end_of(engine, store, job).await.map_err(text)?);
     }
     Ok(ends.join(" | "))
+}
+
+fn is_standing(engine: &Engine, request: &JobRequest) -> bool {
+    engine.kinds().kind(&request.kind).is_some_and(|kind| kind.reconciles(&request.spec).is_some())
+}
+
+/// A standing job never comes to rest. It has settled when its status says so (`"settled": true`) and nothing of it is
+/// in flight, or when it was ended.
+async fn settles(
+    engine: &Engine,
+    store: &dyn Store,
+    job: JobId,
+    case: &Case,
+) -> Result<(), windlass_engine::EngineError> {
+    loop {
+        let view = view::job(store, engine.kinds(), job, engine.now()).await?;
+        let settled = view.rounds.is_some_and(|rounds| rounds.status["settled"] == true);
+        if !view.status.state.is_active() || (settled && view.counts.waiting + view.counts.running == 0) {
+            return Ok(());
+        }
+        case.clock.sleep(Duration::from_millis(20)).await;
+    }
 }
 
 async fn end_of(engine: &Engine, store: &dyn Store, job: JobId) -> Result<String, windlass_engine::EngineError> {
@@ -385,6 +415,11 @@ async fn end_of(engine: &Engine, store: &dyn Store, job: JobId) -> Result<String
         })
         .collect();
     tasks.sort();
+    if let Some(rounds) = view.rounds {
+        // Which of its tasks are still listed hangs on when they ended.
+        let (counts, status) = (view.counts, rounds.status);
+        tasks = vec![format!("{} succeeded of {}, {status}", counts.succeeded, counts.total())];
+    }
     let result = status.result.map_or("none", windlass_model::job::JobResult::as_str);
     Ok(format!("{} {result}; {}", status.state.as_str(), tasks.join(", ")))
 }

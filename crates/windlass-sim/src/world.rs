@@ -89,6 +89,11 @@ impl World {
         self.state().faults.clone()
     }
 
+    /// Notes something that must not have happened.
+    pub fn blame(&self, fault: String) {
+        self.state().faults.push(fault);
+    }
+
     /// Calls so far that change something.
     #[must_use]
     pub fn calls(&self) -> u64 {

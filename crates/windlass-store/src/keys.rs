@@ -18,6 +18,7 @@
 //! | `standing-request/<id>` | what a standing job submits | create, edit | its standing job |
 //! | `scheduler` | the worker that takes care of standing jobs | claim | the worker's lease |
 //! | `job/<job>/head` | the number of the next log entry | each batch | the job |
+//! | `job/<job>/round` | of a job that reconciles: its rounds, what the last one said, what is pruned | each round that changes it | the job |
 //! | `job/<job>/t/<task>` | a task as planned; never changes once active | staging | the job |
 //! | `job/<job>/s/<task>` | a task's status; absent means waiting and never claimed | each move of the task | the job |
 //! | `job/<job>/e/<task>/<n>` | an entry of the effect ledger | before and after the effect | the job |
@@ -282,6 +283,12 @@ pub fn job_prefix(job: JobId) -> String {
 #[must_use]
 pub fn head(job: JobId) -> String {
     format!("job/{job}/head")
+}
+
+/// What a job that reconciles knows of its rounds.
+#[must_use]
+pub fn round(job: JobId) -> String {
+    format!("job/{job}/round")
 }
 
 /// Prefix of the job's tasks.

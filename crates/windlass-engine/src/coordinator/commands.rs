@@ -31,7 +31,19 @@ impl Coordinator {
             self.flush(false).await?;
         }
         let was = self.image.status.state;
+        let undoes = matches!(command, Command::Undo | Command::Cancel { undo: true });
+        if undoes && self.is_standing() {
+            return Ok(CommandReply::refused(
+                "a standing job cannot be undone: it does not keep the ledger of what it did long ago; cancel it, and \
+                 what it did stays",
+            ));
+        }
         let refused = match command {
+            // Nothing to store: whoever coordinates the job next begins with a round.
+            Command::Wake => {
+                let reply = CommandReply::Done(Box::new(self.image.status.clone()));
+                return Ok(self.wake().map_or(reply, CommandReply::Refused));
+            }
             Command::Pause { until } => self.order(JobEvent::Pause { reason: PauseReason::Person, until })?,
             Command::Resume => self.order(JobEvent::Resume)?,
             Command::Extend { by_ms } => self.extend(by_ms)?,

@@ -7,10 +7,11 @@
 mod again;
 mod elsewhere;
 mod guard;
+mod rounds;
 mod undo;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -26,6 +27,7 @@ use windlass_model::{Epoch, Failure, JobId, TaskId, WorkerId};
 use windlass_store::{Op, keys};
 
 pub(crate) use self::guard::Blocked;
+pub(crate) use self::rounds::Rounds;
 use crate::EngineError;
 use crate::records::{AddedBy, Head, JobRecord, TaskRecord, encode};
 
@@ -63,6 +65,11 @@ impl Batch {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.ops.is_empty()
+    }
+
+    /// Operations that fit in before it is full.
+    pub(crate) fn room(&self) -> usize {
+        BATCH_OPS.saturating_sub(self.ops.len())
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -154,6 +161,19 @@ impl Counts {
         self.succeeded + self.failed + self.ignored + self.cancelled
     }
 
+    /// The sum of two.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            waiting: self.waiting + other.waiting,
+            running: self.running + other.running,
+            succeeded: self.succeeded + other.succeeded,
+            failed: self.failed + other.failed,
+            ignored: self.ignored + other.ignored,
+            cancelled: self.cancelled + other.cancelled,
+        }
+    }
+
     fn slot(&mut self, state: &TaskState) -> &mut u64 {
         match state {
             TaskState::Waiting { .. } => &mut self.waiting,
@@ -199,8 +219,14 @@ pub(crate) struct JobImage {
     pub(crate) holds: BTreeMap<String, TaskId>,
     /// Tasks that hold a shared resource and are about to end badly.
     pub(crate) to_end: Vec<(TaskId, TaskEvent)>,
-    /// Tasks whose success has brought others.
-    adders: HashSet<TaskId>,
+    /// Tasks whose success has brought others, and how many of those are there.
+    adders: HashMap<TaskId, usize>,
+    /// The same, the other way round.
+    brought_by: HashMap<TaskId, TaskId>,
+    /// Of a job that reconciles.
+    pub(crate) rounds: Option<Rounds>,
+    /// Drafts of such a job that a crash has left behind.
+    pub(crate) stale_drafts: Vec<TaskId>,
     pub(crate) counts: Counts,
     /// Work of ended tasks, and of all tasks.
     done_work: Progress,
@@ -228,7 +254,10 @@ impl JobImage {
             blocked: BTreeMap::new(),
             holds: BTreeMap::new(),
             to_end: Vec::new(),
-            adders: HashSet::new(),
+            adders: HashMap::new(),
+            brought_by: HashMap::new(),
+            rounds: None,
+            stale_drafts: Vec::new(),
             counts: Counts::default(),
             done_work: Progress::default(),
             total_work: Progress { total_items: Some(0), total_bytes: Some(0), ..Progress::default() },
@@ -373,6 +402,9 @@ impl JobImage {
             } else {
                 self.recount_work();
             }
+        }
+        if ended != was_ended {
+            self.note_end(id, ended);
         }
         if ended && !was_ended {
             self.to_tell.push_back(id);
@@ -738,7 +770,7 @@ impl JobImage {
         at: Timestamp,
     ) {
         if let AddedBy::Task(task, _) = added_by {
-            self.adders.insert(task);
+            specs.iter().for_each(|spec| self.note_brought(task, spec.id));
         }
         if !staged {
             for spec in &specs {

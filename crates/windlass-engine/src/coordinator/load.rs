@@ -9,7 +9,7 @@ use windlass_model::task::{Outcome, TaskStatus};
 use windlass_model::{JobId, TaskId};
 use windlass_store::{Entry, Store, budget, keys};
 
-use super::image::{Checkpoint, JobImage};
+use super::image::{Checkpoint, JobImage, Rounds};
 use crate::EngineError;
 use crate::records::{AddedBy, Head, Hold, JobRecord, TaskRecord, decode};
 use crate::values;
@@ -25,7 +25,11 @@ pub(crate) async fn outline(store: &dyn Store, job: JobId) -> Result<Option<JobI
         Some(entry) => decode(&entry)?,
         None => Head::default(),
     };
-    Ok(Some(JobImage::new(record, status, head)))
+    let mut image = JobImage::new(record, status, head);
+    if let Some(entry) = store.get(&keys::round(job)).await? {
+        image.rounds = Some(Rounds::new(decode(&entry)?));
+    }
+    Ok(Some(image))
 }
 
 /// Reads everything of `job`; `None` when there is no such job.
@@ -47,14 +51,17 @@ pub(crate) async fn load(store: &dyn Store, job: JobId) -> Result<Option<JobImag
         Ok(())
     })
     .await?;
-    let mut adders = Vec::new();
+    let mut brought = Vec::new();
+    let round = image.rounds.as_ref().map_or(0, |rounds| rounds.record.n);
     for draft in drafts {
-        if is_part_of_plan(&draft.added_by, &status, &statuses) {
+        if is_part_of_plan(&draft.added_by, &status, &statuses, round) {
             if let AddedBy::Task(task, _) = draft.added_by {
-                adders.push(task);
+                brought.push((task, draft.spec.id));
             }
             let task_status = statuses.get(&draft.spec.id).cloned().unwrap_or_else(|| TaskStatus::new(created));
             tasks.push((draft.spec, task_status));
+        } else if image.rounds.is_some() {
+            image.stale_drafts.push(draft.spec.id);
         }
     }
     // Before the tasks: which of them need more than a place hangs on it.
@@ -65,7 +72,8 @@ pub(crate) async fn load(store: &dyn Store, job: JobId) -> Result<Option<JobImag
     })
     .await?;
     image.insert(tasks);
-    adders.into_iter().for_each(|task| image.note_adder(task));
+    brought.into_iter().for_each(|(adder, task)| image.note_brought(adder, task));
+    image.line_up_ended();
     each(store, &keys::effects(job), |entry| {
         let effect: Effect = decode(entry)?;
         if let Some(task) = image.tasks.get_mut(&effect.task) {
@@ -105,8 +113,9 @@ pub(crate) async fn record(store: &dyn Store, job: JobId) -> Result<Option<JobRe
 
 /// Whether what adds the task has happened. Drafts of a plan that was never activated, or of an attempt that
 /// did not succeed, are not part of it.
-fn is_part_of_plan(added_by: &AddedBy, job: &JobStatus, statuses: &HashMap<TaskId, TaskStatus>) -> bool {
+fn is_part_of_plan(added_by: &AddedBy, job: &JobStatus, statuses: &HashMap<TaskId, TaskStatus>, round: u64) -> bool {
     match added_by {
+        AddedBy::Round(n) => *n <= round,
         AddedBy::Generation(generation) => *generation <= job.generation,
         AddedBy::Task(task, epoch) => statuses.get(task).is_some_and(|status| {
             status.epoch == *epoch && matches!(status.outcome(), Some(Outcome::Succeeded { .. }))

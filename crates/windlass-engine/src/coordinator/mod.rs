@@ -14,6 +14,7 @@
 
 mod approvals;
 mod attempt;
+mod beside;
 mod commands;
 mod conclude;
 mod guarded;
@@ -22,6 +23,7 @@ pub(crate) mod load;
 mod pools;
 mod remote;
 pub(crate) mod removal;
+mod rounds;
 mod shared;
 mod stage;
 mod sweep;
@@ -36,7 +38,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot, watch};
-use windlass_model::effect::{Effect, EffectEvent, EffectState};
+use windlass_model::effect::{Effect, EffectEvent, EffectState, Leftover};
 use windlass_model::job::{Closing, JobEvent, JobResult, JobState, JobStatus};
 use windlass_model::log::Level;
 use windlass_model::plan::{Plan, TaskSpec};
@@ -47,8 +49,10 @@ use windlass_model::{Epoch, Failure, JobId, TaskId};
 use windlass_store::{Committed, Compare, Revision, StoreError, Txn, keys};
 
 use self::attempt::Attempts;
+use self::beside::Beside;
 use self::image::{Batch, JobImage};
 use self::remote::Remote;
+use self::rounds::RoundsHere;
 use crate::EngineError;
 use crate::asks::{Answered, Asked};
 use crate::bell::Bell;
@@ -220,6 +224,10 @@ pub(crate) struct Coordinator {
     queued: BTreeSet<String>,
     /// The job's records are marked to be deleted: nothing may be written to them any more.
     deleted: bool,
+    rounds: RoundsHere,
+    /// The last look outside after an undo, and what it has come to.
+    sweep: Beside<Vec<Leftover>>,
+    swept: Option<bool>,
 }
 
 impl Coordinator {
@@ -248,6 +256,7 @@ impl Coordinator {
             attempts: Attempts::new(&shared, job),
             seen: (0, 0, 0),
             remote: Remote::new(&shared),
+            rounds: RoundsHere::new(&shared, &image.record),
             shared,
             session,
             image,
@@ -267,6 +276,8 @@ impl Coordinator {
             reuse: BTreeMap::new(),
             queued: BTreeSet::new(),
             deleted: false,
+            sweep: Beside::new("sweep"),
+            swept: None,
         };
         let end = match coordinator.work().await {
             Ok(end) => end,
@@ -334,9 +345,11 @@ impl Coordinator {
             if self.deleted {
                 return self.end_deleted().await;
             }
+            self.keep_rounds().await?;
             let more = self.step()? | self.end_holding().await? | self.claim_guarded().await?;
             let rests = !more && self.comes_to_rest().await?;
             let began = self.flush(rests).await?;
+            self.begin_round();
             if rests && !self.image.status.state.is_active() {
                 return Ok(End::AtRest);
             }
@@ -384,7 +397,8 @@ impl Coordinator {
             self.interrupt_all();
         }
         let mut more = self.image.propagate(&mut self.batch, now)?;
-        if !more && !self.shutting_down {
+        more |= self.prune();
+        if !self.batch.is_full() && !self.shutting_down {
             let attempts = &mut self.attempts;
             let job = self.image.record.clone();
             let (mut wants_place, mut wants_type) = (false, false);
@@ -407,13 +421,21 @@ impl Coordinator {
         let verdict = self.image.verdict();
         match self.image.status.state {
             JobState::Pausing
-                if self.image.running.is_empty() && self.image.offered.is_empty() && verdict.is_none() =>
+                if self.image.running.is_empty()
+                    && self.image.offered.is_empty()
+                    && (verdict.is_none() || self.is_standing()) =>
             {
                 self.image.move_job(&mut self.batch, JobEvent::Drained, now)?;
                 Ok(false)
             }
+            // Only a cancel, a deadline and a preview bring it to an end.
+            JobState::Running | JobState::Pausing | JobState::Paused
+                if self.is_standing() && (!self.image.record.preview || self.awaits_round()) =>
+            {
+                Ok(false)
+            }
             JobState::Running | JobState::Pausing | JobState::Paused | JobState::Cancelling => {
-                let verdict = verdict.or_else(|| self.preview_verdict());
+                let verdict = self.failed_preview().or(verdict).or_else(|| self.preview_verdict());
                 let Some(verdict) = verdict else { return Ok(false) };
                 self.image.move_job(&mut self.batch, JobEvent::AllDone(verdict), now)?;
                 if self.image.status.undo_after_cancel {
@@ -421,7 +443,7 @@ impl Coordinator {
                     self.begin_undo(Closing::Undo).await?;
                     return Ok(!self.image.status.state.is_active());
                 }
-                if let Some(ms) = self.image.record.undo_after_ms {
+                if let Some(ms) = self.image.record.undo_after_ms.filter(|_| !self.is_standing()) {
                     self.image.move_job(&mut self.batch, JobEvent::UndoAt(commands::later(now, ms)), now)?;
                 }
                 Ok(self.image.status.undo_at.is_none())
@@ -429,7 +451,9 @@ impl Coordinator {
             JobState::Undoing if verdict.is_some() => {
                 let mut undone = self.image.undo_is_complete();
                 if undone && self.image.status.closing == Some(Closing::Undo) {
-                    undone = self.finds_nothing_left().await;
+                    // The look runs beside the loop; it brings the job here again.
+                    let Some(found_nothing) = self.look_for_leftovers() else { return Ok(false) };
+                    undone = found_nothing;
                 }
                 if undone && self.image.status.closing == Some(Closing::Confirm) {
                     self.make_permanent().await?;
@@ -609,7 +633,10 @@ impl Coordinator {
             }
         };
         let (woken, woken_seen) = (self.woken.clone(), self.woken_seen);
+        let (signal, signal_seen) = self.rounds.signal();
+        let wakes = self.listens();
         let mut heard = None;
+        let (mut round, mut swept) = (None, None);
         let shutting_down = self.shutting_down;
         let draining = self.shared.draining.clone();
         let message = tokio::select! {
@@ -632,6 +659,15 @@ impl Coordinator {
             }
             () = place => None,
             () = woken.after(woken_seen) => None,
+            () = signal.after(signal_seen), if wakes => None,
+            ended = self.rounds.call.ended() => {
+                round = Some(ended);
+                None
+            }
+            ended = self.sweep.ended() => {
+                swept = Some(ended);
+                None
+            }
             () = async {
                 match timer {
                     Some(duration) => clock.sleep(duration).await,
@@ -644,6 +680,12 @@ impl Coordinator {
         }
         if let Some(changes) = heard {
             self.heard(changes).await?;
+        }
+        if let Some(result) = round {
+            self.end_round(result).await?;
+        }
+        if let Some(result) = swept {
+            self.looked_for_leftovers(result);
         }
         self.stop_overdue().await?;
         self.stop_overdue_elsewhere().await?;
@@ -692,7 +734,10 @@ impl Coordinator {
         let mono = self.shared.clock.monotonic();
         let stored = (!self.progress_dirty.is_empty())
             .then(|| (self.progress_stored + PROGRESS_EVERY).saturating_sub(mono).max(Duration::from_millis(1)));
-        [wall, stored, self.attempts.next_overdue(mono), self.next_overdue_elsewhere(mono)].into_iter().flatten().min()
+        [wall, stored, self.attempts.next_overdue(mono), self.next_overdue_elsewhere(mono), self.next_round(mono)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn deadline(&self) -> Option<Timestamp> {

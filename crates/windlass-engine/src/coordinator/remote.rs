@@ -517,6 +517,11 @@ impl Coordinator {
         self.remote.attempts.contains_key(&task)
     }
 
+    /// Whether anything of the job runs on another worker.
+    pub(super) fn has_elsewhere(&self) -> bool {
+        !self.remote.attempts.is_empty()
+    }
+
     /// Applies that the worker of an attempt is gone, and says so in the log.
     pub(super) fn bury(&mut self, task: TaskId, poison_after: u32, now: Timestamp) -> Result<(), EngineError> {
         let Some(claim) = self.image.tasks[&task].status.claim().copied() else { return Ok(()) };

@@ -98,6 +98,7 @@ impl Coordinator {
     pub(super) async fn adopt(&mut self) -> Result<(), EngineError> {
         self.leave_forgotten_queues();
         self.adopt_elsewhere().await?;
+        self.remove_stale_drafts().await?;
         let running: Vec<TaskId> = self.image.running.iter().copied().filter(|id| !self.is_elsewhere(*id)).collect();
         for id in running {
             let poison_after = self.policy(id).poison_after;
@@ -143,6 +144,7 @@ impl Coordinator {
                     // Taken by another job in this very moment: everything is looked at afresh.
                     return Err(EngineError::NameTaken);
                 }
+                self.begin_rounds();
                 self.image.move_job(&mut self.batch, JobEvent::Activated, now)?;
             }
         }

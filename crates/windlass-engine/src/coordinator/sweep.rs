@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 use windlass_model::Failure;
-use windlass_model::effect::Effect;
+use windlass_model::effect::{Effect, Leftover};
 use windlass_model::log::Level;
 
 use super::Coordinator;
@@ -15,10 +15,17 @@ use crate::report;
 const LONGEST: Duration = Duration::from_secs(600);
 
 impl Coordinator {
-    /// Lets the kind look. Returns whether it found nothing; what it found is in the log.
-    pub(super) async fn finds_nothing_left(&mut self) -> bool {
+    /// Lets the kind look, beside the loop. Returns whether it found nothing once it has looked; what it found is in the
+    /// log.
+    pub(super) fn look_for_leftovers(&mut self) -> Option<bool> {
+        if let Some(swept) = self.swept.take() {
+            return Some(swept);
+        }
+        if self.sweep.is_busy() {
+            return None;
+        }
         let record = self.image.record.clone();
-        let Some(kind) = self.shared.kinds.kind(&record.kind).cloned() else { return true };
+        let Some(kind) = self.shared.kinds.kind(&record.kind).cloned() else { return Some(true) };
         let mut effects: Vec<Effect> =
             self.image.tasks.values().flat_map(|task| task.effects.values()).cloned().collect();
         effects.sort_unstable_by_key(|effect| (effect.task, effect.n));
@@ -28,11 +35,16 @@ impl Coordinator {
             clock: self.shared.clock.clone(),
             entropy: self.shared.entropy.clone(),
         };
-        let look = kind.sweep(&context, &record.spec, &effects);
-        let found = windlass_clock::deadline(&*self.shared.clock, LONGEST, look).await;
-        let late = || Err(Failure::transient("sweep_late", "looking for leftovers took longer than ten minutes"));
+        self.sweep.begin(self.shared.clock.clone(), LONGEST, move |_| async move {
+            kind.sweep(&context, &record.spec, &effects).await
+        });
+        None
+    }
+
+    /// The look has ended.
+    pub(super) fn looked_for_leftovers(&mut self, found: Result<Vec<Leftover>, Failure>) {
         let now = self.now();
-        match found.unwrap_or_else(|_| late()) {
+        self.swept = Some(match found {
             Ok(found) => {
                 for left in &found {
                     let text = format!("{} {} on {} is left and in no ledger", left.action, left.key, left.target);
@@ -50,6 +62,6 @@ impl Coordinator {
                 });
                 false
             }
-        }
+        });
     }
 }

@@ -49,6 +49,22 @@ pub enum Wait {
         /// When that is.
         at: Timestamp,
     },
+    /// Nothing: it is a standing job, which is looked after in rounds.
+    Rounds {
+        /// When the last one was that is written down.
+        last: Option<Timestamp>,
+        /// When the next one is due, if nothing wakes the job before.
+        next: Option<Timestamp>,
+    },
+    /// Its kind, whose rounds fail.
+    FailedRounds {
+        /// How many in a row.
+        failures: u32,
+        /// What the last one failed with.
+        failure: String,
+        /// When the next one comes.
+        next: Option<Timestamp>,
+    },
     /// An exclusive name that another job holds.
     Name {
         /// The name.
@@ -104,6 +120,16 @@ impl fmt::Display for Wait {
             Self::Attention { failure } => write!(f, "a person: {failure}"),
             Self::Undo { at } => {
                 write!(f, "nothing; it is undone by itself at {at} (`windlass extend`, `windlass confirm`)")
+            }
+            Self::Rounds { last: None, .. } => f.write_str("the first look at what there is to do"),
+            Self::Rounds { last: Some(last), next } => {
+                write!(f, "nothing; it goes on for ever, last looked at what there is to do at {last}")?;
+                next.map_or(Ok(()), |next| write!(f, " and does again at {next} at the latest"))?;
+                f.write_str(" (`windlass wake`, `windlass cancel`)")
+            }
+            Self::FailedRounds { failures, failure, next } => {
+                write!(f, "a look at what there is to do that succeeds; {failures} failed, the last with: {failure}")?;
+                next.map_or(Ok(()), |next| write!(f, "; the next is at {next} (`windlass wake`)"))
             }
             Self::Name { name, holder } => write!(f, "the name {name}, which job {holder} holds"),
             Self::Shared { key, state, holders } => {

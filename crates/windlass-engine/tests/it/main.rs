@@ -5,6 +5,7 @@
 mod bench;
 mod embedded;
 mod jobs;
+mod reconcile;
 mod shared;
 mod standing;
 mod steering;

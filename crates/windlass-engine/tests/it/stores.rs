@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use windlass_clock::{SharedClock, SystemClock, SystemEntropy, deadline};
-use windlass_engine::{Command, Engine, EngineConfig, JobRequest, Kinds, report, view};
+use windlass_engine::{Command, Engine, EngineConfig, JobRequest, Kinds, Reconcile, report, view};
 use windlass_model::JobId;
 use windlass_model::job::{JobResult, JobState, JobStatus};
 use windlass_sim::etcd::EtcdServer;
 use windlass_sim::invariants::{self, Seen};
+use windlass_sim::keeper::{KeepKind, Wishes};
 use windlass_sim::matrix::{self, Case, Cast, Matrix};
 use windlass_sim::world::{Step, StepKind, StepSpec, Weather, World};
 use windlass_store::memory::MemoryStore;
@@ -265,6 +266,50 @@ async fn matrix_on(stores: &Stores) -> Matrix {
         matrix::make_on(|clock| stores.make(clock), || async { undone(folder.path()) }, 1, Cast::Alone, 4).await;
     assert!(matrix.clean.contains("0 things, 0 faults"), "{}", matrix.clean);
     matrix
+}
+
+/// A standing job that is to bring about two states of the world one after the other, and is cancelled then.
+fn standing(folder: &Path) -> Case {
+    let clock = SystemClock::real();
+    let world = World::new(clock.clone(), 1);
+    let settings = Reconcile { keep_ended: 2, keep_log: 10, ..Reconcile::every(Duration::from_secs(2)) };
+    let spec = serde_json::json!({"phases": [["a", "b", "c"], ["c", "d"]]});
+    Case {
+        clock,
+        kinds: Kinds::new().with(KeepKind::new(world.clone(), Wishes::default(), settings)),
+        request: JobRequest { kind: "keep".into(), name: "m".into(), spec, ..JobRequest::default() },
+        then: Some(Command::Cancel { undo: false }),
+        others: Vec::new(),
+        reversed: false,
+        work_dir: folder.to_owned(),
+        fingerprint: Box::new(move || {
+            let world = world.clone();
+            Box::pin(async move { format!("{:?}, {:?}", world.things(), world.faults()) })
+        }),
+    }
+}
+
+async fn standing_matrix_on(stores: &Stores) -> Matrix {
+    let folder = tempfile::tempdir().unwrap();
+    let matrix =
+        matrix::make_on(|clock| stores.make(clock), || async { standing(folder.path()) }, 1, Cast::Alone, 4).await;
+    assert!(matrix.clean.contains("6 succeeded of 6"), "{}", matrix.clean);
+    assert!(matrix.clean.ends_with(r#"["c", "d"], []"#), "{}", matrix.clean);
+    matrix
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standing_job_killed_anywhere_brings_about_the_same_on_any_store() {
+    let memory = standing_matrix_on(&Stores::Memory).await;
+    let embedded = standing_matrix_on(&Stores::embedded()).await;
+    let etcd = standing_matrix_on(&Stores::etcd().await).await;
+    let columns = [("memory", &memory), ("embedded", &embedded), ("etcd", &etcd)];
+    println!("{}", matrix::side_by_side(&columns));
+    for (store, matrix) in columns {
+        assert!(matrix.rows.iter().any(|row| row.label == "reconcile"), "{store}: {}", matrix.to_table());
+        assert!(matrix.rows.len() > 25, "{store}: a run with few points proves little: {}", matrix.rows.len());
+        assert!(matrix.different().is_empty(), "{store}: {:#?}", matrix.different());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,3 +4,4 @@
 mod matrix;
 mod sharing;
 mod simulation;
+mod standing;

@@ -1,7 +1,10 @@
 //! The crash matrix of the engine itself, over the simulated world.
 
+use std::time::Duration;
+
 use windlass_clock::{SharedClock, SystemClock};
-use windlass_engine::{Command, JobRequest, Kinds};
+use windlass_engine::{Command, JobRequest, Kinds, Reconcile};
+use windlass_sim::keeper::{KeepKind, Wishes};
 use windlass_sim::matrix::{self, Case, Cast, Matrix};
 use windlass_sim::world::{Mistake, Step, StepKind, StepSpec, World};
 
@@ -91,6 +94,46 @@ async fn jobs_that_share_and_are_confirmed_end_the_same_wherever_they_are_killed
     let matrix = matrix::make(|| shared_case(Command::Confirm, false), 1).await;
     assert!(matrix.clean.contains("4, 0 faults"), "{}", matrix.clean);
     assert_same(&matrix);
+}
+
+/// A standing job that is to bring about three states of the world one after the other; `two`: at site b.
+fn standing_case(two: bool) -> Case {
+    let clock: SharedClock = SystemClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
+    let world = World::new(clock.clone(), 1);
+    let settings = Reconcile { keep_ended: 3, keep_log: 20, ..Reconcile::every(Duration::from_secs(5)) };
+    let phases = serde_json::json!([["a", "b", "c", "d"], ["c", "d", "e"], ["a", "f"]]);
+    let mut spec = serde_json::json!({ "phases": phases });
+    if two {
+        spec["site"] = "b".into();
+    }
+    Case {
+        clock,
+        kinds: Kinds::new().with(KeepKind::new(world.clone(), Wishes::default(), settings)),
+        request: JobRequest { kind: "keep".into(), name: "m".into(), spec, ..JobRequest::default() },
+        then: Some(Command::Cancel { undo: false }),
+        others: Vec::new(),
+        reversed: false,
+        work_dir: std::env::temp_dir(),
+        fingerprint: Box::new(move || {
+            let world = world.clone();
+            Box::pin(async move { format!("{:?}, {:?}", world.things(), world.faults()) })
+        }),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standing_job_killed_anywhere_brings_about_the_same_and_doubles_nothing() {
+    for cast in [Cast::Alone, Cast::CoordinatorDies, Cast::HostDies] {
+        let matrix = matrix::make_with(|| async { standing_case(cast != Cast::Alone) }, 1, cast).await;
+        // 4 made, 2 removed and 1 made, 3 removed and 2 made.
+        assert!(matrix.clean.contains("12 succeeded of 12"), "{}", matrix.clean);
+        assert!(matrix.clean.ends_with(r#"["a", "f"], []"#), "{}", matrix.clean);
+        for label in ["reconcile", "prune"].iter().filter(|_| cast != Cast::HostDies) {
+            assert!(matrix.rows.iter().any(|row| row.label == **label), "{label} is not in\n{}", matrix.to_table());
+        }
+        println!("{}", matrix.to_table());
+        assert!(matrix.different().is_empty(), "{cast:?}: {:#?}", matrix.different());
+    }
 }
 
 fn assert_same(matrix: &Matrix) {

@@ -34,9 +34,11 @@ impl JobImage {
         }
     }
 
-    /// Notes that the success of `task` has brought others.
-    pub(crate) fn note_adder(&mut self, task: TaskId) {
-        self.adders.insert(task);
+    /// Notes that the success of `adder` has brought `task`.
+    pub(crate) fn note_brought(&mut self, adder: TaskId, task: TaskId) {
+        if self.brought_by.insert(task, adder).is_none() {
+            *self.adders.entry(adder).or_default() += 1;
+        }
     }
 
     /// The tasks that a retry runs again: `from` with everything downstream of it, besides those that did not
@@ -70,9 +72,9 @@ impl JobImage {
         });
         let cleaners: Vec<TaskId> = cleaners.map(|task| task.spec.id).collect();
         again.extend(cleaners);
-        let brought = again
-            .iter()
-            .find(|id| self.adders.contains(id) && self.tasks[id].status.outcome().is_some_and(Outcome::is_success));
+        let brought = again.iter().find(|id| {
+            self.adders.contains_key(id) && self.tasks[id].status.outcome().is_some_and(Outcome::is_success)
+        });
         match brought {
             Some(id) => Err(format!(
                 "{} has brought further tasks and cannot run again; name one of those, or undo the job and submit it anew",
