@@ -117,8 +117,4 @@ impl Warnings {
     pub(crate) fn held_back(&self) -> u64 {
         self.held_back.load(Ordering::Relaxed)
     }
-
-    pub(crate) fn said(&self) -> usize {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
 }

@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, Bytes};
 use tokio::sync::{Notify, mpsc, oneshot};
+use windlass_blob::BlobReader;
 
 use crate::cause::Cause;
 use crate::frame::{FormatError, FrameHeader, HEADER, LARGEST, Unpacker};
 use crate::id::{ActionId, Entry, OutputId};
 use crate::local::LocalOutputs;
 use crate::name::Name;
-use crate::place::{Around, Failure, add};
+use crate::place::{Around, Failure, Place, add};
 use crate::seed;
 use crate::source::Source;
 use crate::table::{Location, Record};
@@ -232,52 +233,45 @@ impl Fetcher {
 
     async fn run(self: &Arc<Self>, job: Job) {
         let place = &job.source.place;
-        let left = match &job.what {
-            What::Extents(pack, extents) => {
-                let (Some(first), Some(last)) = (extents.first(), extents.last()) else { return };
-                let range = u64::from(first.offset)..u64::from(last.offset) + u64::from(last.stored);
-                match place.range(&pack.pack_key(), range.clone()).await {
-                    Err(failure) => Err(failure),
-                    Ok(mut reader) => {
-                        let (sender, chunks) = mpsc::channel(WAITING);
-                        let (fetcher, extents, start) = (Arc::clone(self), extents.clone(), range.start);
-                        let decoder = tokio::task::spawn_blocking(move || {
-                            let feed = Feed { chunks, chunk: Bytes::new(), position: start };
-                            decode(&fetcher, feed, extents)
-                        });
-                        let mut failure = None;
-                        loop {
-                            match place.chunk(&mut reader).await {
-                                Ok(Some(chunk)) => {
-                                    if sender.send(chunk).await.is_err() {
-                                        break;
-                                    }
-                                }
-                                Ok(None) => break,
-                                Err(error) => {
-                                    failure = Some(error);
-                                    break;
-                                }
-                            }
-                        }
-                        drop(sender);
-                        let Ok(decoded) = decoder.await else {
-                            // The runtime is going, or the decoder panicked: what has not come does not come.
-                            self.resolve(&job.what, Arrival::Failed);
-                            return;
-                        };
-                        self.again(&job, decoded.damaged);
-                        let arrival = failure.as_ref().map_or(Arrival::Failed, arrival_of);
-                        self.resolve(&What::Extents(*pack, decoded.left), arrival);
-                        Ok(())
-                    }
+        let failure = match &job.what {
+            What::Extents(pack, extents) => match self.read(place, *pack, extents.clone()).await {
+                Ok((decoded, failure)) => {
+                    self.again(&job, decoded.damaged);
+                    let arrival = failure.as_ref().map_or(Arrival::Failed, arrival_of);
+                    self.resolve(&What::Extents(*pack, decoded.left), arrival);
+                    None
                 }
-            }
-            What::Object(wanted) => self.object(&job, wanted).await,
+                Err(failure) => Some(failure),
+            },
+            What::Object(wanted) => self.object(&job, wanted).await.err(),
         };
-        if let Err(failure) = left {
+        if let Some(failure) = failure {
             self.resolve(&job.what, arrival_of(&failure));
         }
+    }
+
+    /// Reads the range of a pack that these extents span, and publishes what is in them. An error says that nothing was
+    /// read; otherwise what was not reached or not right is left to the caller, with the reason if reading broke off.
+    pub(crate) async fn read(
+        self: &Arc<Self>,
+        place: &Place,
+        pack: Name,
+        extents: Vec<Extent>,
+    ) -> Result<(Decoded, Option<Failure>), Failure> {
+        let (Some(first), Some(last)) = (extents.first(), extents.last()) else { return Ok(Default::default()) };
+        let range = u64::from(first.offset)..u64::from(last.offset) + u64::from(last.stored);
+        let start = range.start;
+        let mut reader = place.range(&pack.pack_key(), range).await?;
+        let (sender, chunks) = mpsc::channel(WAITING);
+        let fetcher = Arc::clone(self);
+        let decoder = tokio::task::spawn_blocking(move || {
+            let feed = Feed { chunks, chunk: Bytes::new(), position: start };
+            decode(&fetcher, feed, extents)
+        });
+        let failure = pump(place, &mut reader, sender).await;
+        // The runtime is going, or the decoder panicked: what has not come does not come.
+        let decoded = decoder.await.map_err(|_| Failure::Stopped)?;
+        Ok((decoded, failure))
     }
 
     /// Extents whose bytes were wrong: read once more, and then given up.
@@ -317,22 +311,7 @@ impl Fetcher {
             }
             incoming.finish()
         });
-        let mut failure = None;
-        loop {
-            match place.chunk(&mut reader).await {
-                Ok(Some(chunk)) => {
-                    if sender.send(chunk).await.is_err() {
-                        break;
-                    }
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    failure = Some(error);
-                    break;
-                }
-            }
-        }
-        drop(sender);
+        let failure = pump(place, &mut reader, sender).await;
         let written = writer.await;
         if let Some(failure) = failure {
             return Err(failure);
@@ -390,6 +369,21 @@ fn arrival_of(failure: &Failure) -> Arrival {
     }
 }
 
+/// Hands the bytes on to a blocking thread until one of the two ends has enough.
+async fn pump(place: &Place, reader: &mut BlobReader, sender: mpsc::Sender<Bytes>) -> Option<Failure> {
+    loop {
+        match place.chunk(reader).await {
+            Ok(Some(chunk)) => {
+                if sender.send(chunk).await.is_err() {
+                    return None;
+                }
+            }
+            Ok(None) => return None,
+            Err(failure) => return Some(failure),
+        }
+    }
+}
+
 /// The bytes of a range as they come.
 struct Feed {
     chunks: mpsc::Receiver<Bytes>,
@@ -432,10 +426,11 @@ impl Feed {
 }
 
 #[derive(Default)]
-struct Decoded {
+pub(crate) struct Decoded {
     /// Never reached.
-    left: Vec<Extent>,
-    damaged: Vec<(Extent, String)>,
+    pub(crate) left: Vec<Extent>,
+    /// Wrong, and why.
+    pub(crate) damaged: Vec<(Extent, String)>,
 }
 
 enum Broken {

@@ -27,9 +27,11 @@
 
 mod breaker;
 mod cause;
+mod check;
 mod config;
 mod fetch;
 mod frame;
+mod garbage;
 mod id;
 mod index;
 mod journal;
@@ -45,13 +47,16 @@ mod remote;
 mod seed;
 mod source;
 mod table;
+mod upkeep;
 mod upload;
 
 pub use cause::Cause;
+pub use check::{Check, doctor};
 pub use config::{
     Layout, QueueLimits, RemoteConfig, SEED_VARIABLES, SeedError, SeedVariables, TemplateError, TemplateValues,
 };
 pub use frame::{FormatError, decode_extent};
+pub use garbage::{GcPlan, GcPolicy, GcStep, Holdings, PackFile, SegmentFile, plan_gc};
 pub use id::{ActionId, Entry, OutputId};
 pub use journal::waiting;
 pub use local::{Incoming, LocalOutputs};
@@ -62,3 +67,4 @@ pub use place::Steps;
 pub use remote::Remote;
 pub use seed::{action_name, data_name, decode_action, encode_action};
 pub use table::{Location, Record, Table, TableDraft, TableKind};
+pub use upkeep::{Flaw, Inspection, RemotePlace, StepDone, UpkeepError, Verification};

@@ -134,14 +134,9 @@ impl Place {
         }
     }
 
-    /// Whether anything is known to be wrong with writing.
+    /// Whether nothing is known to be wrong with writing.
     pub(crate) fn writes_work(&self) -> bool {
         self.writes.is_closed()
-    }
-
-    /// Whether anything is known to be wrong with reading.
-    pub(crate) fn reads_work(&self) -> bool {
-        self.reads.is_closed()
     }
 
     fn failed(&self, side: Side, cause: Cause, words: &str) -> Failure {

@@ -168,11 +168,6 @@ impl Queue {
         until.is_some_and(|until| self.around.clock.monotonic() >= until)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        let state = self.state();
-        state.waiting.is_empty() && state.under_way == 0
-    }
-
     pub(crate) fn left(&self) -> Closed {
         let state = self.state();
         Closed {
