@@ -10,8 +10,9 @@ use std::sync::LazyLock;
 use serde_json::Value;
 use windlass_blob::BlobUrl;
 use windlass_engine::kind::SpecFault;
+use windlass_engine::shape::{Unmarked, nearest, walk};
 
-use super::{Size, Span, schema};
+use super::schema;
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(schema);
 
@@ -19,218 +20,9 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(schema);
 #[must_use]
 pub fn check(spec: &Value) -> Vec<SpecFault> {
     let mut faults = Vec::new();
-    walk(&SCHEMA, spec, "", &mut faults);
+    walk(&SCHEMA, spec, "", &mut Unmarked, &mut faults);
     together(spec, &mut faults);
     faults
-}
-
-fn member(pointer: &str, name: &str) -> String {
-    format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"))
-}
-
-/// What JSON calls the type of a value.
-fn type_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(number) if number.is_f64() => "number",
-        Value::Number(_) => "integer",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
-}
-
-/// The same for people.
-fn in_words(name: &str) -> &'static str {
-    match name {
-        "null" => "nothing",
-        "boolean" => "true or false",
-        "integer" => "a whole number",
-        "number" => "a number",
-        "string" => "a text",
-        "array" => "a list",
-        _ => "an object",
-    }
-}
-
-fn types_of(schema: &Value) -> Vec<&str> {
-    match schema.get("type") {
-        Some(Value::String(one)) => vec![one],
-        Some(Value::Array(some)) => some.iter().filter_map(Value::as_str).collect(),
-        _ => Vec::new(),
-    }
-}
-
-fn accepts(types: &[&str], value: &Value) -> bool {
-    let found = type_of(value);
-    types.is_empty() || types.contains(&found) || (found == "integer" && types.contains(&"number"))
-}
-
-/// The alternatives of a schema, if it is made of alternatives.
-fn branches(schema: &Value) -> Option<&Vec<Value>> {
-    schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array)
-}
-
-/// The values that a schema lists.
-fn listed(schema: &Value) -> Vec<&str> {
-    let constant = schema.get("const").and_then(Value::as_str).into_iter();
-    let listed = schema.get("enum").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-    let nested = branches(schema).into_iter().flatten().flat_map(listed_in);
-    constant.chain(listed).chain(nested).collect()
-}
-
-fn listed_in(schema: &Value) -> Vec<&str> {
-    listed(schema)
-}
-
-fn walk(schema: &Value, value: &Value, pointer: &str, faults: &mut Vec<SpecFault>) {
-    if schema.is_boolean() {
-        return;
-    }
-    let words = listed(schema);
-    if !words.is_empty() {
-        one_of(&words, schema, value, pointer, faults);
-        return;
-    }
-    if let Some(branches) = branches(schema) {
-        alternatives(branches, value, pointer, faults);
-        return;
-    }
-    let types = types_of(schema);
-    if !accepts(&types, value) {
-        faults.push(SpecFault::new(pointer, expected(&types, schema, value)));
-        return;
-    }
-    match value {
-        Value::Object(fields) => object(schema, fields, pointer, faults),
-        Value::Array(items) => {
-            let Some(schema) = schema.get("items") else { return };
-            for (n, item) in items.iter().enumerate() {
-                walk(schema, item, &format!("{pointer}/{n}"), faults);
-            }
-        }
-        Value::String(text) => string(schema, text, pointer, faults),
-        Value::Number(number) => range(schema, number.as_f64().unwrap_or(f64::NAN), value, pointer, faults),
-        Value::Null | Value::Bool(_) => {}
-    }
-}
-
-fn one_of(words: &[&str], schema: &Value, value: &Value, pointer: &str, faults: &mut Vec<SpecFault>) {
-    let optional =
-        value.is_null() && (types_of(schema).contains(&"null") || branches(schema).is_some_and(|all| has_null(all)));
-    if optional || value.as_str().is_some_and(|text| words.contains(&text)) {
-        return;
-    }
-    let found = value.as_str().map_or_else(|| in_words(type_of(value)).to_owned(), |text| format!("{text:?}"));
-    let hint = value.as_str().and_then(|text| nearest(text, words.iter().copied()));
-    let hint = hint.map(|name| format!("; did you mean {name:?}?")).unwrap_or_default();
-    faults.push(SpecFault::new(pointer, format!("{found} is not one of {}{hint}", words.join(", "))));
-}
-
-fn has_null(branches: &[Value]) -> bool {
-    branches.iter().any(|branch| types_of(branch).contains(&"null"))
-}
-
-fn alternatives(branches: &[Value], value: &Value, pointer: &str, faults: &mut Vec<SpecFault>) {
-    let fitting: Vec<&Value> = branches.iter().filter(|branch| accepts(&types_of(branch), value)).collect();
-    let mut fewest: Option<Vec<SpecFault>> = None;
-    for branch in &fitting {
-        let mut found = Vec::new();
-        walk(branch, value, pointer, &mut found);
-        if fewest.as_ref().is_none_or(|least| found.len() < least.len()) {
-            fewest = Some(found);
-        }
-    }
-    if let Some(found) = fewest {
-        faults.extend(found);
-        return;
-    }
-    let types: Vec<&str> = branches.iter().flat_map(types_of).collect();
-    faults.push(SpecFault::new(pointer, expected(&types, &Value::Null, value)));
-}
-
-fn expected(types: &[&str], schema: &Value, value: &Value) -> String {
-    let wanted: Vec<&str> = match schema.get("format").and_then(Value::as_str) {
-        Some("span") => vec!["a duration such as \"5m\""],
-        Some("size") => vec!["a size such as \"256 MiB\""],
-        _ => types.iter().filter(|name| **name != "null").map(|name| in_words(name)).collect(),
-    };
-    format!("expected {}, found {}", wanted.join(" or "), in_words(type_of(value)))
-}
-
-fn object(schema: &Value, fields: &serde_json::Map<String, Value>, pointer: &str, faults: &mut Vec<SpecFault>) {
-    let nothing = serde_json::Map::new();
-    let known = schema.get("properties").and_then(Value::as_object).unwrap_or(&nothing);
-    let extra = schema.get("additionalProperties");
-    for (name, value) in fields {
-        match (known.get(name), extra) {
-            (Some(schema), _) => walk(schema, value, &member(pointer, name), faults),
-            (None, Some(schema)) if schema.is_object() => walk(schema, value, &member(pointer, name), faults),
-            (None, Some(Value::Bool(false))) => {
-                let hint = nearest(name, known.keys().map(String::as_str));
-                let hint = match hint {
-                    Some(name) => format!("; did you mean {name:?}?"),
-                    None => format!("; known fields: {}", known.keys().cloned().collect::<Vec<_>>().join(", ")),
-                };
-                faults.push(SpecFault::new(member(pointer, name), format!("unknown field {name:?}{hint}")));
-            }
-            (None, _) => {}
-        }
-    }
-    for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
-        if !fields.contains_key(name) {
-            let what = known.get(name).and_then(|schema| schema.get("description")).and_then(Value::as_str);
-            let what = what.and_then(|text| text.split(". ").next()).map(|text| text.trim_end_matches('.'));
-            let what = what.map(|text| format!(" ({text})")).unwrap_or_default();
-            faults.push(SpecFault::new(pointer, format!("the field {name:?} is missing{what}")));
-        }
-    }
-}
-
-fn string(schema: &Value, text: &str, pointer: &str, faults: &mut Vec<SpecFault>) {
-    match schema.get("format").and_then(Value::as_str) {
-        Some("span") => match text.parse::<Span>() {
-            Ok(span) => range(schema, span.0.as_secs_f64(), &Value::from(text), pointer, faults),
-            Err(error) => faults.push(SpecFault::new(pointer, error.to_string())),
-        },
-        Some("size") => match text.parse::<Size>() {
-            Ok(size) => range(schema, size.0 as f64, &Value::from(text), pointer, faults),
-            Err(error) => faults.push(SpecFault::new(pointer, error.to_string())),
-        },
-        _ => {
-            if schema.get("minLength").and_then(Value::as_u64).is_some_and(|least| (text.len() as u64) < least) {
-                faults.push(SpecFault::new(pointer, "must not be empty"));
-            }
-        }
-    }
-}
-
-fn range(schema: &Value, number: f64, shown: &Value, pointer: &str, faults: &mut Vec<SpecFault>) {
-    let bound = |name: &str| schema.get(name).and_then(Value::as_f64);
-    let in_size = schema.get("format").and_then(Value::as_str) == Some("size");
-    let show = |bound: f64| if in_size { Size(bound as u64).to_string() } else { bound.to_string() };
-    let (above, least, most) = (bound("exclusiveMinimum"), bound("minimum"), bound("maximum"));
-    let fits = above.is_none_or(|above| number > above)
-        && least.is_none_or(|least| number >= least)
-        && most.is_none_or(|most| number <= most);
-    if fits {
-        return;
-    }
-    let mut wishes = Vec::new();
-    wishes.extend(above.map(|above| format!("above {}", show(above))));
-    // A schema may say both; the stronger one is worth reading.
-    wishes.extend(least.filter(|_| above.is_none()).map(|least| format!("at least {}", show(least))));
-    // Limits of a width are no limits that people set.
-    wishes.extend(most.filter(|most| *most < 4e9).map(|most| format!("at most {}", show(most))));
-    faults.push(SpecFault::new(pointer, format!("must be {}, but is {shown}", wishes.join(" and "))));
-}
-
-/// The known name most like `name`, if one is near enough to have been meant.
-fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    let distance = |known: &str| strsim::damerau_levenshtein(&name.to_lowercase(), known);
-    let (best, away) = known.map(|known| (known, distance(known))).min_by_key(|(_, away)| *away)?;
-    (away <= (name.len() / 3).max(2)).then_some(best)
 }
 
 // ---- fields that bear on each other ----
@@ -376,7 +168,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::spec::{Durability, RebalanceSpec, RunMode};
+    use crate::spec::{Durability, RebalanceSpec, RunMode, Size, Span};
 
     fn good() -> Value {
         json!({
