@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::local::{Layout, Limits};
 
-/// Everything about one run of the program, but the remote.
+/// Everything about one run of the program.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The folder.
@@ -39,6 +39,10 @@ pub struct Config {
     pub end_limit: Duration,
     /// Go on uploading behind `go`'s back.
     pub linger: bool,
+    /// Use no remote, whatever the environment names.
+    pub local_only: bool,
+    /// Variables of the remote that the command line sets over those of the environment, see [`crate::network`].
+    pub remote: Vec<(String, String)>,
 }
 
 /// A setting that cannot be used.
@@ -80,7 +84,24 @@ const SPAN: &str = "a length of time such as 10s, 30m, 12h or 30d";
 /// What a size looks like.
 const SIZE: &str = "a size such as 500MiB or 10GiB";
 
-const SETTINGS: [Setting; 15] = [
+/// Flags of the remote. Their variables are read where the remote is made.
+const REMOTE: [&str; 11] = [
+    "remote",
+    "read-prefixes",
+    "write-prefix",
+    "read-only",
+    "namespaces",
+    "remote-layout",
+    "deadline",
+    "parallel",
+    "prefetch",
+    "compression",
+    "skip-indexes",
+];
+
+const SETTINGS: [Setting; 17] = [
+    // First: what is set besides goes over it.
+    Setting { flag: "seed", variable: "SEED", takes: Takes::Switch(seed) },
     Setting { flag: "dir", variable: "DIR", takes: Takes::Value(|c, text| path(text, &mut c.dir), "a folder") },
     Setting {
         flag: "spare-dir",
@@ -132,6 +153,7 @@ const SETTINGS: [Setting; 15] = [
         takes: Takes::Value(|c, text| set(span(text), &mut c.end_limit), SPAN),
     },
     Setting { flag: "linger", variable: "LINGER", takes: Takes::Switch(|c, on| c.linger = on) },
+    Setting { flag: "local-only", variable: "LOCAL_ONLY", takes: Takes::Switch(|c, on| c.local_only = on) },
 ];
 
 impl Config {
@@ -164,6 +186,8 @@ impl Config {
             close_limit: Duration::from_secs(10),
             end_limit: Duration::from_secs(2),
             linger: false,
+            local_only: false,
+            remote: Vec::new(),
         };
         let mut wrong = Vec::new();
         for setting in &SETTINGS {
@@ -191,7 +215,17 @@ impl Config {
             };
             let setting = SETTINGS.iter().find(|setting| flag.strip_prefix("--") == Some(setting.flag));
             let Some(setting) = setting else {
-                others.push(argument);
+                let Some(known) = REMOTE.iter().find(|known| flag.strip_prefix("--") == Some(**known)) else {
+                    others.push(argument);
+                    continue;
+                };
+                let value = match value {
+                    Some(value) => value,
+                    None if ["read-only", "skip-indexes"].contains(known) => "true".to_owned(),
+                    None => arguments.next().ok_or_else(|| SettingError::NoValue(flag.to_owned()))?,
+                };
+                let variable = known.to_ascii_uppercase().replace('-', "_");
+                self.remote.push((format!("WINDLASS_GOCACHE_{variable}"), value));
                 continue;
             };
             let value = match (&setting.takes, value) {
@@ -202,6 +236,12 @@ impl Config {
             self.set(setting, flag.to_owned(), &value)?;
         }
         Ok(others)
+    }
+
+    /// The value of a variable of the remote: that of the command line, or that of `environment`.
+    pub fn remote_variable(&self, name: &str, environment: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+        let set = self.remote.iter().rev().find(|(set, _)| set == name);
+        set.map(|(_, value)| value.clone()).or_else(|| environment(name))
     }
 
     fn set(&mut self, setting: &Setting, name: String, value: &str) -> Result<(), SettingError> {
@@ -221,6 +261,15 @@ impl Config {
             }
         };
         Err(SettingError::Value { name, value: value.to_owned(), wanted })
+    }
+}
+
+/// As the program of the seed's contract: its names in the folder and in the bucket, its folder, its greeting.
+fn seed(config: &mut Config, on: bool) {
+    if on {
+        config.layout = Layout::Seed;
+        config.dir = ".cache".into();
+        config.announce = true;
     }
 }
 
@@ -322,6 +371,13 @@ mod tests {
         assert_eq!(others, ["gc", "--other", "1"]);
         assert_eq!((config.limits.max_size, config.verify, config.linger), (5, false, true));
         assert_eq!(config.dir, PathBuf::from("/x"));
+        let remote = ["--remote=file:///a", "--read-only", "--write-prefix", "x"];
+        assert_eq!(config.apply_arguments(remote.map(str::to_owned).to_vec()).unwrap(), Vec::<String>::new());
+        let variable = |name: &str| config.remote_variable(name, &|_| Some("environment".into())).unwrap();
+        assert_eq!(variable("WINDLASS_GOCACHE_REMOTE"), "file:///a");
+        assert_eq!(variable("WINDLASS_GOCACHE_READ_ONLY"), "true");
+        assert_eq!(variable("WINDLASS_GOCACHE_WRITE_PREFIX"), "x");
+        assert_eq!(variable("WINDLASS_GOCACHE_DEADLINE"), "environment");
     }
 
     #[test]

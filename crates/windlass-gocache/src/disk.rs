@@ -165,7 +165,7 @@ impl Body<'_> {
         match self.writing()?.write(bytes) {
             Err(error) if self.may_divert(&error) => {
                 self.divert(&error)?;
-                self.writing()?.write(bytes)
+                self.writing()?.write(bytes).map_err(|second| nor(&error, &second))
             }
             other => other,
         }
@@ -180,7 +180,7 @@ impl Body<'_> {
         let published = match self.writing()?.publish() {
             Err(error) if self.may_divert(&error) => {
                 self.divert(&error)?;
-                self.writing()?.publish()
+                self.writing()?.publish().map_err(|second| nor(&error, &second))
             }
             other => other,
         }?;
@@ -204,16 +204,19 @@ impl Body<'_> {
     }
 
     fn divert(&mut self, because: &io::Error) -> io::Result<()> {
-        let unusable = |error: io::Error| {
-            let text = format!("cannot write to the cache folder ({because}), nor to the spare one ({error})");
-            io::Error::new(error.kind(), text)
-        };
+        let unusable = |error: io::Error| nor(because, &error);
         let spare = self.disk.spare().ok_or_else(|| unusable(self.disk.nowhere()))?;
         let writing = self.writing.take().ok_or_else(|| unusable(self.disk.nowhere()))?;
         self.writing = Some(writing.divert(spare).map_err(unusable)?);
         self.spared = true;
         Ok(())
     }
+}
+
+/// Neither folder took it.
+fn nor(first: &io::Error, second: &io::Error) -> io::Error {
+    let text = format!("the cache folder cannot be written ({first}), nor can the spare one ({second})");
+    io::Error::new(second.kind(), text)
 }
 
 impl Kept {

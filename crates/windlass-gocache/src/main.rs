@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::from(windlass_gocache::program::run_here(std::env::args_os().skip(1).collect()))
+    ExitCode::from(windlass_gocache::program::run(std::env::args_os().skip(1).collect()))
 }

@@ -9,6 +9,7 @@ use windlass_clock::{SharedClock, SystemClock};
 
 use crate::config::Config;
 use crate::local::{Cleaning, LocalStore, OpenOptions, Run};
+use crate::network;
 use crate::serve::{Around, StartRemote, Stdin, serve};
 
 const USAGE: &str = "\
@@ -25,19 +26,18 @@ Settings, also as WINDLASS_GOCACHE_DIR and so on:
   --dir FOLDER --spare-dir FOLDER --layout sharded|seed --verify --foreign-owner
   --max-size SIZE --max-age SPAN --keep-recent SPAN --gc-interval SPAN
   --announce --stats --stats-file FILE --close-limit SPAN --end-limit SPAN --linger
+  --local-only --remote URL --read-prefixes LIST --write-prefix PREFIX --read-only
+  --namespaces LIST --remote-layout packed|seed --deadline SPAN --parallel N
+  --prefetch SIZE --compression LEVEL --skip-indexes
+  --seed   as the program of the seed document: its names, its folder .cache, its line
 ";
 
-/// Runs the program with the remote that the environment names.
-pub fn run_here(arguments: Vec<OsString>) -> u8 {
-    run(arguments, crate::network::start(SystemClock::real(), Arc::new(say)))
-}
-
-/// Runs the program. `start` makes the remote when `go` is served; it is called after the handshake.
+/// Runs the program.
 ///
 /// The result is the exit status: 0, 1 when something failed or was found damaged, 2 for wrong usage.
-pub fn run(arguments: Vec<OsString>, start: StartRemote<'_>) -> u8 {
+pub fn run(arguments: Vec<OsString>) -> u8 {
     let warn: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(say);
-    let (mut config, wrong) = Config::from_environment(&|name| std::env::var(name).ok());
+    let (mut config, wrong) = Config::from_environment(&variable);
     let arguments = arguments.into_iter().map(|argument| argument.to_string_lossy().into_owned()).collect();
     let others = match config.apply_arguments(arguments) {
         Ok(others) => others,
@@ -47,15 +47,9 @@ pub fn run(arguments: Vec<OsString>, start: StartRemote<'_>) -> u8 {
     let clock = SystemClock::real();
     match others[..] {
         [] | ["serve"] => {
-            // `go` says the same once per command; a warning each is enough.
-            let warn_late = warn.clone();
-            let start: StartRemote<'_> = Box::new(move |disk| {
-                for error in &wrong {
-                    warn_late(&format!("{error}; it is left out"));
-                }
-                start(disk)
-            });
-            serve_standard_input(config, clock, warn, start);
+            let wrong = wrong.iter().map(|error| format!("{error}; it is left out")).collect();
+            config.gc_command = gc_command(&config);
+            serve_standard_input(&config, &clock, &warn, wrong);
             0
         }
         ["gc"] => command(&config, clock, |store| store.gc(&config.limits, &|| false)),
@@ -69,27 +63,36 @@ pub fn run(arguments: Vec<OsString>, start: StartRemote<'_>) -> u8 {
     }
 }
 
-/// Serves `go` on this process's standard input and output, as [`serve`] does, with all that belongs around it.
+/// Serves `go` on this process's standard input and output, as [`serve`] does, with all that belongs around it: signals,
+/// the remote that settings and environment name, the collection of garbage, what is said at the end.
+///
+/// `told` is said once the handshake is out. [`Config::gc_command`] is the caller's to set: only it knows what its
+/// program is called and how it is told to collect.
 pub fn serve_standard_input(
-    mut config: Config,
-    clock: SharedClock,
-    warn: Arc<dyn Fn(&str) + Send + Sync>,
-    start: StartRemote<'_>,
+    config: &Config,
+    clock: &SharedClock,
+    warn: &Arc<dyn Fn(&str) + Send + Sync>,
+    told: Vec<String>,
 ) -> Run {
     let stdin = Stdin::take().unwrap_or_else(|_| Stdin::plain());
-    if config.gc_command.is_none() {
-        config.gc_command = gc_command(&config);
-    }
     let terminated: Arc<AtomicBool> = stdin.terminated();
-    let announce = config.announce;
+    let (settings, clock_too, warn_too) = (config.clone(), clock.clone(), warn.clone());
+    // Only after the handshake: nothing may come before that.
     let start: StartRemote<'_> = Box::new(move |disk| {
-        if announce {
+        if settings.announce {
             write_line("CacheProg used.");
         }
-        start(disk)
+        told.iter().for_each(|line| warn_too(line));
+        if settings.local_only {
+            return None;
+        }
+        let variable = |name: &str| settings.remote_variable(name, &variable);
+        let (remote, wrong) = network::from_environment(&variable, settings.layout);
+        wrong.iter().for_each(|line| warn_too(line));
+        network::connect(remote, disk, clock_too, warn_too)
     });
-    let around = Around { clock, terminated: &terminated, warn, remote: start };
-    let run = serve(stdin, Output, &config, around);
+    let around = Around { clock: clock.clone(), terminated: &terminated, warn: warn.clone(), remote: start };
+    let run = serve(stdin, Output, config, around);
     if config.stats {
         say(&summary(&run));
     }
@@ -127,7 +130,11 @@ fn gc_command(config: &Config) -> Option<Vec<OsString>> {
     let program = std::env::current_exe().ok()?;
     let limits = config.limits;
     let millis = |span: std::time::Duration| format!("{}ms", span.as_millis());
-    let mut command: Vec<OsString> = vec![program.into(), "gc".into(), "--dir".into(), config.dir.clone().into()];
+    // In the large program these commands are below a word of their own.
+    let alone = program.file_name().is_some_and(|name| name == "windlass-gocache");
+    let mut command: Vec<OsString> = vec![program.into()];
+    command.extend((!alone).then(|| OsString::from("gocache")));
+    command.extend(["gc".into(), "--dir".into(), config.dir.clone().into()]);
     let layout = serde_json::to_value(config.layout).ok()?;
     command.extend(["--layout".into(), OsString::from(layout.as_str()?)]);
     command.extend(["--max-size".into(), limits.max_size.to_string().into()]);
@@ -159,6 +166,10 @@ pub fn summary(run: &Run) -> String {
         run.remote_wait_ms,
         run.uploads_left,
     )
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 fn open(config: &Config, clock: SharedClock) -> Result<LocalStore, u8> {

@@ -123,7 +123,6 @@ impl Writing {
         if self.written + bytes.len() as u64 > self.size {
             return Err(self.wrong(&format!("has more than the {} bytes announced", self.size)));
         }
-        self.hash.update(bytes);
         if let Target::Same(file) = &self.target
             && !same(file, self.written, bytes)
         {
@@ -132,6 +131,8 @@ impl Writing {
         if let Target::New { file, .. } = &mut self.target {
             file.write_all(bytes)?;
         }
+        // Only now: after a failure the same bytes come again, to another store.
+        self.hash.update(bytes);
         self.written += bytes.len() as u64;
         Ok(())
     }

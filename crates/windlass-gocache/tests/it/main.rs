@@ -1,0 +1,12 @@
+//! The program as `go` and a user meet it.
+
+mod conversation;
+mod damage;
+mod end;
+mod full;
+mod killed;
+mod limits;
+mod program;
+mod real_go;
+mod replays;
+mod seed;

@@ -1,0 +1,201 @@
+//! Real `go` commands: the same exit status and output as with the built-in cache.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::program::{PROGRAM, Setup};
+
+/// The tool chains to test with: that on the `PATH`, and those that `cargo xtask test` has fetched.
+fn tool_chains() -> Vec<PathBuf> {
+    let fetched = ["WINDLASS_GO_1_24", "WINDLASS_GO_1_26", "WINDLASS_GO_1_27"].into_iter().filter_map(|name| {
+        let folder = PathBuf::from(std::env::var_os(name).filter(|value| !value.is_empty())?);
+        let places = ["go/bin/go", "bin/go", "go"].map(|place| folder.join(place));
+        let go = places.into_iter().find(|go| go.is_file());
+        Some(go.unwrap_or_else(|| panic!("{name} is {}, where no go is", folder.display())))
+    });
+    let mut all: Vec<PathBuf> = fetched.collect();
+    if all.is_empty() {
+        let paths = std::env::var_os("PATH").unwrap_or_default();
+        all.extend(std::env::split_paths(&paths).map(|folder| folder.join("go")).find(|go| go.is_file()));
+    }
+    assert!(!all.is_empty(), "there is no go on the PATH: install one, or run `cargo xtask test`, which fetches three");
+    all
+}
+
+/// A module, a tool chain, and folders of their own.
+struct World {
+    folder: tempfile::TempDir,
+    go: PathBuf,
+}
+
+impl World {
+    fn new(go: &Path) -> Self {
+        let world = Self { folder: tempfile::tempdir().unwrap(), go: go.to_owned() };
+        let write = |name: &str, text: &str| {
+            let path = world.module().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("go.mod", "module example.test/hello\n\ngo 1.24\n");
+        write("a/a.go", "package a\n\nimport \"strings\"\n\nfunc Up(s string) string { return strings.ToUpper(s) }\n");
+        write(
+            "b/b.go",
+            "package b\n\nimport \"example.test/hello/a\"\n\nfunc Hi(s string) string { return \"hi \" + a.Up(s) }\n",
+        );
+        write(
+            "b/b_test.go",
+            "package b\n\nimport (\n\t\"os\"\n\t\"testing\"\n)\n\nfunc TestHi(t *testing.T) {\n\
+             \tif _, err := os.ReadFile(\"b.go\"); err != nil {\n\t\tt.Fatal(err)\n\t}\n\
+             \tif Hi(\"x\") != \"hi X\" {\n\t\tt.Fatal(Hi(\"x\"))\n\t}\n}\n",
+        );
+        write("c/c.go", "package main\n\nimport \"example.test/hello/b\"\n\nfunc main() { println(b.Hi(\"you\")) }\n");
+        write("bad/bad.go", "package bad\n\nfunc F() int { return \"no\" }\n");
+        world
+    }
+
+    fn module(&self) -> PathBuf {
+        self.folder.path().join("hello")
+    }
+
+    /// Runs `go`, with the built-in cache or with a program.
+    fn go(&self, program: Option<&str>, arguments: &[&str]) -> Output {
+        let mut command = Command::new(&self.go);
+        command.args(arguments).current_dir(self.module());
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        command.env_clear().env("PATH", path).env("HOME", self.folder.path()).env("TMPDIR", self.folder.path());
+        for (name, value) in [("GOTOOLCHAIN", "local"), ("GOPROXY", "off"), ("GOFLAGS", ""), ("CGO_ENABLED", "0")] {
+            command.env(name, value);
+        }
+        command.env("GOTELEMETRY", "off").env("GOENV", "off");
+        let cache = if program.is_some() { "empty" } else { "builtin" };
+        command.env("GOCACHE", self.folder.path().join(cache));
+        if let Some(program) = program {
+            command.env("GOCACHEPROG", program);
+        }
+        command.output().unwrap()
+    }
+}
+
+/// What is the same in every run: times are not.
+fn told(output: &Output) -> (Option<i32>, String) {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let words = text.lines().map(|line| {
+        let words = line.split('\t').map(|word| {
+            let seconds = word.strip_suffix('s').is_some_and(|number| number.parse::<f64>().is_ok());
+            if seconds { "TIME" } else { word }
+        });
+        words.collect::<Vec<_>>().join("\t")
+    });
+    (output.status.code(), words.collect::<Vec<_>>().join("\n"))
+}
+
+const STEPS: [&[&str]; 12] = [
+    &["build", "./a", "./b", "./c"],
+    &["build", "./a", "./b", "./c"],
+    &["vet", "./a", "./b", "./c"],
+    &["test", "./b"],
+    &["test", "./b"],
+    &["clean", "-testcache"],
+    &["test", "./b"],
+    &["test", "./b"],
+    &["list", "-export", "-f", "{{.ImportPath}} {{if .Export}}has export data{{end}}", "./..."],
+    &["list", "-test", "-f", "{{.ImportPath}} {{len .GoFiles}}", "./b"],
+    &["build", "-a", "-o", "/dev/null", "./c"],
+    &["build", "./bad"],
+];
+
+fn same_as_built_in(world: &World, built_in: &[(Option<i32>, String)], program: &str, why: &str) {
+    for (step, expected) in STEPS.iter().zip(built_in) {
+        let output = world.go(Some(program), step);
+        assert_eq!(&told(&output), expected, "{why}: go {step:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!stderr.contains("windlass") && !stderr.contains("GOCACHEPROG"), "{why}: {stderr}");
+    }
+}
+
+fn last_run(setup: &Setup) -> Value {
+    let (stats, _) = setup.ask(&["stats"]);
+    stats["runs"].as_array().unwrap().last().unwrap().clone()
+}
+
+#[test]
+fn commands_say_the_same_as_with_the_built_in_cache() {
+    for go in tool_chains() {
+        let (world, setup) = (World::new(&go), Setup::new());
+        let built_in: Vec<_> = STEPS.iter().map(|step| told(&world.go(None, step))).collect();
+        assert!(built_in[4].1.contains("(cached)") && !built_in[6].1.contains("(cached)"), "{built_in:?}");
+        assert_eq!((built_in[0].0, built_in[11].0), (Some(0), Some(1)), "{built_in:?}");
+        let program = format!("{PROGRAM} --dir {} --spare-dir {}", setup.dir().display(), setup.spare().display());
+        same_as_built_in(&world, &built_in, &program, "an empty folder");
+        setup.verify();
+        same_as_built_in(&world, &built_in, &program, "a full folder");
+        world.go(Some(&program), STEPS[0]);
+        let run = last_run(&setup);
+        assert_eq!((run["misses"].as_u64(), run["end"].as_str()), (Some(0), Some("closed")), "{run}");
+        // Every output damaged, each of its right size.
+        for shard in fs::read_dir(setup.dir().join("o")).unwrap() {
+            for output in fs::read_dir(shard.unwrap().path()).unwrap() {
+                let path = output.unwrap().path();
+                let mut bytes = fs::read(&path).unwrap();
+                if let Some(byte) = bytes.last_mut() {
+                    *byte ^= 1;
+                    fs::write(&path, bytes).unwrap();
+                }
+            }
+        }
+        same_as_built_in(&world, &built_in, &program, "every output damaged");
+        setup.verify();
+        fs::remove_dir_all(setup.dir()).unwrap();
+        same_as_built_in(&world, &built_in, &program, "no folder");
+    }
+}
+
+#[test]
+fn another_machine_builds_from_the_remote() {
+    for go in tool_chains() {
+        let (world, setup) = (World::new(&go), Setup::new());
+        let built_in: Vec<_> = STEPS.iter().map(|step| told(&world.go(None, step))).collect();
+        let remote = setup.folder.path().join("remote");
+        fs::create_dir(&remote).unwrap();
+        let program = format!(
+            "{PROGRAM} --dir {} --spare-dir {} --remote file://{}",
+            setup.dir().display(),
+            setup.spare().display(),
+            remote.display()
+        );
+        same_as_built_in(&world, &built_in, &program, "an empty remote");
+        fs::remove_dir_all(setup.dir()).unwrap();
+        let output = world.go(Some(&program), STEPS[0]);
+        assert_eq!(told(&output), built_in[0], "{}", String::from_utf8_lossy(&output.stderr));
+        let run = last_run(&setup);
+        assert_eq!(run["local_hits"].as_u64().unwrap() + run["misses"].as_u64().unwrap(), 0, "{run}");
+        assert!(run["remote_hits"].as_u64().unwrap() > 50, "{run}");
+        fs::remove_dir_all(setup.dir()).unwrap();
+        same_as_built_in(&world, &built_in, &program, "a full remote and no folder");
+        setup.verify();
+    }
+}
+
+#[test]
+fn eight_at_once_with_a_tiny_limit() {
+    let go = tool_chains().remove(0);
+    let setup = Setup::new();
+    let program = format!(
+        "{PROGRAM} --dir {} --spare-dir {} --max-size 1MiB --max-age 0s --keep-recent 0s --gc-interval 0s",
+        setup.dir().display(),
+        setup.spare().display()
+    );
+    let world = World::new(&go);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let output = world.go(Some(&program), &["vet", "./a", "./b", "./c"]);
+                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            });
+        }
+    });
+    setup.verify();
+}
