@@ -85,7 +85,8 @@ pub struct Settings {
     pub listing_max_age_sec: i64,
     /// So many equal answers make a doubted listing count.
     pub shrink_confirm: u32,
-    /// A listing that gained more unknown files than this share of the last one is doubted; 0: never.
+    /// A listing that gained more unknown files than this share of the last one is doubted. 0: listings are compared
+    /// by their lengths only.
     pub gain_percent: u32,
     /// So far the controller's clock may be off those of its nodes.
     pub clock_tolerance_sec: i64,

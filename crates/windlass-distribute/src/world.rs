@@ -3,10 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::decide::{Decisions, Distrust};
+use crate::decide::Decisions;
 use crate::input::{Catalogue, Listing, ListingFault, Origin, Space};
 use crate::name::{FileId, Names};
 use crate::settings::{Fleet, NodeIx, Settings};
+
+/// Nothing that failed waits longer for its next try, in seconds.
+pub const LONGEST_WAIT: i64 = 3600;
 
 /// How far a transfer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +66,8 @@ pub struct NodeState {
     pub clock_off: Option<i64>,
     /// The last listing that decisions were made from.
     pub accepted: Option<Arc<Listing>>,
+    /// Bytes in use when that listing came.
+    pub accepted_used: Option<i64>,
     /// A listing that waits to be confirmed.
     pub doubted: Option<Doubted>,
     /// An operator's word that its listing is right.
@@ -100,6 +105,7 @@ impl Default for NodeState {
             space: None,
             clock_off: None,
             accepted: None,
+            accepted_used: None,
             doubted: None,
             accept_anyway: false,
             down_since: None,
@@ -219,13 +225,17 @@ impl World {
         let shrunk: HashMap<NodeIx, bool> = decisions
             .distrusted
             .iter()
-            .map(|(place, why)| (*place, matches!(why, Distrust::Shrunk { .. } | Distrust::Gained { .. })))
+            .map(|(place, why)| (*place, why.is_about_change()))
             .collect();
         let keep_copies_for = self.settings.protect_after_copy_sec;
         let now = self.now;
         for place in self.fleet.places() {
             let node = &mut self.nodes[place.index()];
             node.copied_at.retain(|_, at| now - *at < keep_copies_for.max(86_400));
+            // Times of the future are left behind by a clock that was ahead: they would hold for as long again.
+            node.copied_at.values_mut().for_each(|at| *at = now.min(*at));
+            node.down_since = node.down_since.map(|since| since.min(now));
+            node.rest_until = node.rest_until.min(now + LONGEST_WAIT);
             let Ok(listing) = &node.listing else { continue };
             match shrunk.get(&place) {
                 None => {
@@ -233,6 +243,7 @@ impl World {
                         node.accepted = Some(listing.clone());
                         node.deleted.clear();
                     }
+                    node.accepted_used = node.space.map(|space| space.used);
                     node.doubted = None;
                     node.accept_anyway = false;
                 }
@@ -256,6 +267,8 @@ impl World {
             self.nodes[delete.node.index()].deleted.insert(delete.file);
         }
         self.retry_not_before.retain(|_, at| *at > now);
+        self.retry_not_before.values_mut().for_each(|at| *at = (now + LONGEST_WAIT).min(*at));
+        self.transfers.iter_mut().for_each(|transfer| transfer.touched = now.min(transfer.touched));
         self.last_now = Some(now);
     }
 

@@ -5,6 +5,7 @@
 
 mod budget;
 mod census;
+mod marks;
 mod place;
 mod room;
 mod surplus;
@@ -23,6 +24,7 @@ use crate::settings::NodeIx;
 use crate::world::{OpenTransfer, TransferStatus, World};
 use budget::Budget;
 use census::Census;
+use marks::Marks;
 use trust::Views;
 
 /// Why a copy is deleted.
@@ -206,15 +208,16 @@ pub fn decide_asked(world: &World, ask: Ask) -> Decisions {
     alarms.extend(views.distrusted.iter().map(|(place, why)| words::distrust(world, *place, why)));
     let (closed, open) = clean(world, clock_doubt.is_some());
     let census = Census::of(world, &views);
+    let names = world.names.len();
     let mut work = Work {
         world,
         views: &views,
         census: &census,
-        in_transfer: open.iter().map(|transfer| transfer.file).collect(),
-        rising: world.rising.iter().map(|(file, _)| *file).collect(),
+        in_transfer: Marks::of(names, open.iter().map(|transfer| transfer.file)),
+        rising: Marks::of(names, world.rising.iter().map(|(file, _)| *file)),
         deletes: Vec::new(),
         gone: vec![HashSet::new(); world.nodes.len()],
-        gone_anywhere: HashSet::new(),
+        gone_anywhere: Marks::new(names),
         freed: vec![0; world.nodes.len()],
         budget: &mut budget,
     };
@@ -241,12 +244,12 @@ struct Work<'a> {
     world: &'a World,
     views: &'a Views<'a>,
     census: &'a Census,
-    in_transfer: HashSet<FileId>,
-    rising: HashSet<FileId>,
+    in_transfer: Marks,
+    rising: Marks,
     deletes: Vec<Delete>,
     /// By node.
     gone: Vec<HashSet<FileId>>,
-    gone_anywhere: HashSet<FileId>,
+    gone_anywhere: Marks,
     /// By node.
     freed: Vec<i64>,
     budget: &'a mut Budget,
@@ -259,7 +262,7 @@ impl Work<'_> {
         world.catalogue.has(file)
             && world.origin.has(file)
             && world.size(file) > 0
-            && !self.in_transfer.contains(&file)
+            && !self.in_transfer.has(file)
             && !world.settings.is_ad(world.names.get(file))
     }
 
@@ -271,7 +274,7 @@ impl Work<'_> {
 
     fn delete(&mut self, node: NodeIx, file: FileId, reason: Reason) {
         let bytes = self.world.size(file);
-        let gone_already = if self.gone_anywhere.contains(&file) {
+        let gone_already = if self.gone_anywhere.has(file) {
             self.gone.iter().filter(|gone| gone.contains(&file)).count()
         } else {
             0
@@ -280,7 +283,7 @@ impl Work<'_> {
         let others = u16::try_from(held.saturating_sub(1 + gone_already)).unwrap_or(u16::MAX);
         self.deletes.push(Delete { node, file, reason, bytes, others });
         self.gone[node.index()].insert(file);
-        self.gone_anywhere.insert(file);
+        self.gone_anywhere.set(file);
         self.freed[node.index()] += bytes;
     }
 

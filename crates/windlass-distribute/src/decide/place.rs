@@ -1,7 +1,8 @@
 //! Which files are copied where (P7 to P11).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
+use super::marks::Marks;
 use super::room::{Prefix, Victims};
 use super::{Ask, Passed, Reason, Transfer, Work};
 use crate::name::FileId;
@@ -46,8 +47,8 @@ pub(super) fn place(work: &mut Work<'_>, open: &[&OpenTransfer], ask: Ask) -> Pl
     let mut risen: Vec<(FileId, u32)> =
         world.rising.iter().filter(|(file, hits)| *hits > 0 && world.catalogue.has(*file)).copied().collect();
     risen.sort_unstable_by_key(|(file, hits)| (std::cmp::Reverse(*hits), world.catalogue.rank(*file)));
-    let rising: HashSet<FileId> = risen.iter().map(|(file, _)| *file).collect();
-    let ordinary = world.catalogue.by_rank().filter(|file| rising.is_empty() || !rising.contains(file));
+    let rising = Marks::of(world.names.len(), risen.iter().map(|(file, _)| *file));
+    let ordinary = world.catalogue.by_rank().filter(|file| !rising.has(*file));
     for file in risen.iter().map(|(file, _)| *file).chain(ordinary) {
         let passed = match unfit(work, file) {
             Some(why) => why,
@@ -82,9 +83,9 @@ fn unfit(work: &Work<'_>, file: FileId) -> Option<Passed> {
     let by_rank = !world.settings.copies_by_rank.is_empty();
     let wanted = if by_rank { world.settings.wanted(world.catalogue.rank(file)) } else { world.settings.copies.max(1) };
     if staying >= wanted {
-        return Some(if work.gone_anywhere.contains(&file) { Passed::BeingDeleted } else { Passed::Held });
+        return Some(if work.gone_anywhere.has(file) { Passed::BeingDeleted } else { Passed::Held });
     }
-    if work.gone_anywhere.contains(&file) {
+    if work.gone_anywhere.has(file) {
         return Some(Passed::BeingDeleted);
     }
     if !world.origin.has(file) {
@@ -93,7 +94,7 @@ fn unfit(work: &Work<'_>, file: FileId) -> Option<Passed> {
     if world.settings.is_ad(world.names.get(file)) {
         return Some(Passed::Ad);
     }
-    if work.in_transfer.contains(&file) {
+    if work.in_transfer.has(file) {
         return Some(Passed::InTransfer);
     }
     if census.possible(file) > 0 && staying.saturating_add(census.possible(file)) >= wanted {

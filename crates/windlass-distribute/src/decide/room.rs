@@ -51,7 +51,7 @@ impl Victims {
                 _ => break,
             }
             let Some((rank, file)) = self.heap.pop() else { break };
-            if work.deletable(file) && !work.rising.contains(&file) && !work.protected(place, file) {
+            if work.deletable(file) && !work.rising.has(file) && !work.protected(place, file) {
                 let before = self.ready.last().map_or(0, |(.., sum)| *sum);
                 self.ready.push((rank, file, before + work.world.size(file)));
             }

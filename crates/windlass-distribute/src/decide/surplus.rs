@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::marks::Marks;
 use super::{Reason, Work};
 use crate::name::FileId;
 use crate::settings::NodeIx;
@@ -42,15 +43,12 @@ pub(super) fn delete(work: &mut Work<'_>) {
 
 /// The trusted nodes that list each of these files, in one pass over all listings.
 fn holders(work: &Work<'_>, files: &[FileId]) -> Vec<Vec<NodeIx>> {
-    let mut wanted = vec![0_u64; work.world.names.len().div_ceil(64)];
-    for file in files {
-        wanted[file.index() / 64] |= 1 << (file.index() % 64);
-    }
+    let wanted = Marks::of(work.world.names.len(), files.iter().copied());
     let at: HashMap<FileId, usize> = files.iter().enumerate().map(|(at, file)| (*file, at)).collect();
     let mut holders = vec![Vec::new(); files.len()];
     for place in &work.views.trusted {
         for file in work.views.view(*place).map_or(&[][..], |view| view.ids()) {
-            if wanted[file.index() / 64] >> (file.index() % 64) & 1 == 1 {
+            if wanted.has(*file) {
                 holders[at[file]].push(*place);
             }
         }

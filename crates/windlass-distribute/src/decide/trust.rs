@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::input::{Listing, ListingFault};
+use crate::name::FileId;
 use crate::settings::NodeIx;
 use crate::world::World;
 
@@ -32,6 +33,13 @@ pub enum Distrust {
         /// How often in a row it said so.
         times: u32,
     },
+    /// Its listing lost files, but its disk is as full as if they were there.
+    Hidden {
+        /// Files that are not listed any more.
+        files: usize,
+        /// How often in a row it said so.
+        times: u32,
+    },
     /// Its listing gained files that nobody copied there, as after it was put back from an old image.
     Gained {
         /// Such files.
@@ -39,6 +47,14 @@ pub enum Distrust {
         /// How often in a row it said so.
         times: u32,
     },
+}
+
+impl Distrust {
+    /// Whether it ends once the same listing came often enough.
+    #[must_use]
+    pub const fn is_about_change(&self) -> bool {
+        matches!(self, Self::Shrunk { .. } | Self::Hidden { .. } | Self::Gained { .. })
+    }
 }
 
 /// What a node out of sight may hold.
@@ -113,30 +129,41 @@ fn view(world: &World, place: NodeIx) -> Result<&Listing, Distrust> {
     let Some(before) = node.accepted.as_ref().filter(|before| !Arc::ptr_eq(before, listing)) else {
         return Ok(listing);
     };
-    if before.len() < WORTH_COMPARING || node.accept_anyway {
+    if node.accept_anyway {
         return Ok(listing);
     }
     let doubt = |why: fn(usize, usize, u32) -> Distrust, a, b| {
         let times = world.times_seen(place, listing);
         if times >= world.settings.shrink_confirm { Ok(listing.as_ref()) } else { Err(why(a, b, times)) }
     };
-    if listing.len() * 2 < before.len() {
+    let worth_comparing = before.len() >= WORTH_COMPARING;
+    if worth_comparing && listing.len() * 2 < before.len() {
         return doubt(|before, kept, times| Distrust::Shrunk { before, kept, times }, before.len(), listing.len());
     }
-    if world.settings.gain_percent > 0 {
-        let lost = before.beyond(listing).filter(|file| !node.deleted.contains(file)).count();
-        if (before.len() - lost.min(before.len())) * 2 < before.len() {
-            let kept = before.len() - lost;
-            return doubt(|before, kept, times| Distrust::Shrunk { before, kept, times }, before.len(), kept);
+    if world.settings.gain_percent == 0 {
+        return Ok(listing);
+    }
+    let lost: Vec<FileId> = before.beyond(listing).collect();
+    let unexplained = lost.iter().filter(|file| !node.deleted.contains(file));
+    let kept = before.len() - unexplained.clone().count();
+    if worth_comparing && kept * 2 < before.len() {
+        return doubt(|before, kept, times| Distrust::Shrunk { before, kept, times }, before.len(), kept);
+    }
+    let bytes = |files: &mut dyn Iterator<Item = FileId>| files.map(|file| world.size(file)).sum::<i64>();
+    let hidden = bytes(&mut unexplained.copied());
+    if let (true, Some(used_before), Some(space)) = (hidden > 0, node.accepted_used, node.space) {
+        let expected = used_before - bytes(&mut lost.iter().copied()) + bytes(&mut listing.beyond(before));
+        if space.used - expected > hidden / 2 {
+            return doubt(|files, _, times| Distrust::Hidden { files, times }, before.len() - kept, 0);
         }
-        let ours = |file: &crate::FileId| {
-            node.copied_at.contains_key(file) || world.transfers.iter().any(|transfer| transfer.file == *file)
-        };
-        let gained = listing.beyond(before).filter(|file| !ours(file)).count();
-        let bearable = (before.len() * world.settings.gain_percent as usize / 100).max(GAIN_AT_LEAST);
-        if gained > bearable {
-            return doubt(|files, _, times| Distrust::Gained { files, times }, gained, 0);
-        }
+    }
+    let ours = |file: &FileId| {
+        node.copied_at.contains_key(file) || world.transfers.iter().any(|transfer| transfer.file == *file)
+    };
+    let gained = listing.beyond(before).filter(|file| !ours(file)).count();
+    let bearable = (before.len() * world.settings.gain_percent as usize / 100).max(GAIN_AT_LEAST);
+    if worth_comparing && gained > bearable {
+        return doubt(|files, _, times| Distrust::Gained { files, times }, gained, 0);
     }
     Ok(listing)
 }

@@ -17,6 +17,11 @@ pub(super) fn distrust(world: &World, place: NodeIx, why: &Distrust) -> String {
             "node {addr} lists {kept} of the {before} files that it had ({times} of {} equal answers): {rest}",
             world.settings.shrink_confirm
         ),
+        Distrust::Hidden { files, times } => format!(
+            "node {addr} does not list {files} files that it had, but its disk is as full as with them \
+             ({times} of {} equal answers): {rest}",
+            world.settings.shrink_confirm
+        ),
         Distrust::Gained { files, times } => format!(
             "node {addr} lists {files} files that nobody copied there, as after being put back from an old image \
              ({times} of {} equal answers): {rest}",
