@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use windlass_model::JobId;
+use windlass_model::job::JobStatus;
 
 use crate::job::{JobResult, JobState};
 use crate::task::Leftover;
@@ -63,6 +64,8 @@ pub enum CommandRequest {
         /// By how much: `2h`.
         by: String,
     },
+    /// Look again at what is wanted; for jobs that keep watch over something.
+    Wake,
     /// Remove a job that is over, with everything that is stored about it.
     Delete {
         /// Also when it is not over: what it has made stays behind.
@@ -89,6 +92,7 @@ impl CommandRequest {
             Self::Retry { .. } => "retry",
             Self::Approve { .. } => "approve",
             Self::Extend { .. } => "extend",
+            Self::Wake => "wake",
             Self::Delete { .. } => "delete",
         }
     }
@@ -117,4 +121,8 @@ pub struct CommandAnswer {
     /// For a job that was removed: what it has left outside.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leftovers: Vec<Leftover>,
+    /// The whole status as it is stored, or was last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Value>")]
+    pub status: Option<Box<JobStatus>>,
 }

@@ -7,7 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use windlass_model::JobId;
+use windlass_model::job::JobStatus;
 
+use crate::plan::ExpectedPlan;
 use crate::problem::Failure;
 use crate::schedule::Schedule;
 use crate::work::{Counts, Eta, Progress};
@@ -180,6 +182,9 @@ pub struct SubmitRequest {
     /// Bounds of this job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
+    /// Take the job only if planning it now gives this plan: its digest, or the whole fingerprint that `plan` gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect_plan: Option<ExpectedPlan>,
 }
 
 fn is_zero(n: &i32) -> bool {
@@ -254,12 +259,16 @@ pub struct JobSummary {
 pub struct JobList {
     /// The jobs.
     pub jobs: Vec<JobSummary>,
-    /// Give it as `cursor` to get the next page; absent at the end.
+    /// Give it as `cursor` to get the next page; absent at the end. One request looks at a bounded number of jobs, so a
+    /// page may hold few of those that were asked for, or none, while there are more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
-    /// How many jobs there are by state, before paging and before the filter by state.
+    /// How many of the newest jobs are in which state, before the filter by state. Only on the first page.
     #[serde(default)]
     pub by_state: BTreeMap<JobState, u64>,
+    /// Whether there are older jobs that `by_state` does not count.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub uncounted: bool,
 }
 
 /// Which jobs.
@@ -375,4 +384,8 @@ pub struct JobDetail {
     pub commands: Vec<String>,
     /// Grows with every change of the job.
     pub version: u64,
+    /// The whole status as it is stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Value>")]
+    pub status: Option<Box<JobStatus>>,
 }

@@ -28,6 +28,7 @@ pub mod schedule;
 pub mod shared;
 pub mod span;
 pub mod task;
+pub mod whole;
 pub mod work;
 pub mod worker;
 
@@ -42,7 +43,7 @@ pub use job::{
 };
 pub use kind::{KindInfo, KindList};
 pub use log::{Level, LogEntry, LogList, LogQuery};
-pub use plan::{PlanPreview, PlannedTask, PlannedType};
+pub use plan::{ExpectedPlan, PlanFingerprint, PlanPreview, PlannedTask, PlannedType};
 pub use problem::{ErrorClass, Failure, Fault, Problem};
 pub use report::{EffectCounts, Report, Unsuccessful};
 pub use role::{Role, Whoami};
@@ -55,6 +56,7 @@ pub use task::{
     Attempt, Dependency, Effect, EffectState, Leftover, LeftoverList, Output, TaskDetail, TaskList, TaskQuery,
     TaskReference, TaskState, TaskSummary, TypeSum,
 };
+pub use whole::{WholeJob, WholeList, WholeRecord, WholeReport, WholeSummary, WholeTask, WholeUnsuccessful};
 pub use work::{Counts, Eta, Progress};
 pub use worker::{ClaimView, WorkerList, WorkerView};
 

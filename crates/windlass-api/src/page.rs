@@ -226,6 +226,8 @@ pub trait Pages: Send + Sync + 'static {
     fn schedules(&self, view: &SchedulesView) -> String;
     /// Asks back before a command to a schedule.
     fn ask_schedule(&self, view: &ScheduleAskView) -> String;
+    /// A report as one file that needs nothing else, made at `now` by `version` of the program.
+    fn report_file(&self, report: &Report, version: &str, now: jiff::Timestamp) -> String;
     /// Who changed what.
     fn audit(&self, view: &AuditView) -> String;
     /// Asks for a token.

@@ -1,5 +1,7 @@
 //! What a job would do.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -70,4 +72,83 @@ pub struct PlanPreview {
     pub by_type: Vec<PlannedType>,
     /// What people should know before they say yes.
     pub warnings: Vec<String>,
+    /// What the plan is recognised by when the job is submitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<PlanFingerprint>,
+}
+
+/// What a plan is recognised by: the same settings and the same tasks give the same digest, whoever plans and whenever.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlanFingerprint {
+    /// The version of this form: 1.
+    pub windlass_plan: u32,
+    /// The kind.
+    pub kind: String,
+    /// What people call the job.
+    pub name: String,
+    /// Of everything below: `sha256:` and 64 hexadecimal digits.
+    pub digest: String,
+    /// Of the job without its tasks: kind, name, spec, priority, deadlines, labels.
+    pub job: String,
+    /// Of each task, by its name; empty when there are more than [`PlanFingerprint::MOST_TASKS`].
+    #[serde(default)]
+    pub tasks: BTreeMap<String, String>,
+}
+
+impl PlanFingerprint {
+    /// The version of the form.
+    pub const VERSION: u32 = 1;
+
+    /// Tasks that are told apart; with more, only the digest of all is known.
+    pub const MOST_TASKS: usize = 10_000;
+
+    /// Where `now` differs from this, in words; empty when it is the same plan.
+    #[must_use]
+    pub fn differences(&self, now: &Self) -> Vec<String> {
+        if self.digest == now.digest {
+            return Vec::new();
+        }
+        let mut found = Vec::new();
+        if self.job != now.job {
+            found.push("the job itself (its kind, name, spec, priority, labels or deadlines) is not the same".to_owned());
+        }
+        if !self.tasks.is_empty() && !now.tasks.is_empty() {
+            for (task, digest) in &now.tasks {
+                match self.tasks.get(task) {
+                    None => found.push(format!("{task} is new")),
+                    Some(before) if before != digest => found.push(format!("{task} is not the same")),
+                    Some(_) => {}
+                }
+            }
+            let gone = self.tasks.keys().filter(|task| !now.tasks.contains_key(*task));
+            found.extend(gone.map(|task| format!("{task} is not in it any more")));
+        }
+        if found.is_empty() {
+            found.push(format!("its digest is {}, not {}", now.digest, self.digest));
+        }
+        found
+    }
+}
+
+/// The plan that a submission relies on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ExpectedPlan {
+    /// Its digest alone: a difference is found, but not named.
+    Digest(String),
+    /// All of its fingerprint.
+    Plan(Box<PlanFingerprint>),
+}
+
+impl ExpectedPlan {
+    /// Where `now` differs from what is expected; empty when it does not.
+    #[must_use]
+    pub fn differences(&self, now: &PlanFingerprint) -> Vec<String> {
+        match self {
+            Self::Digest(digest) if *digest == now.digest => Vec::new(),
+            Self::Digest(digest) => vec![format!("its digest is {}, not {digest}", now.digest)],
+            Self::Plan(plan) => plan.differences(now),
+        }
+    }
 }

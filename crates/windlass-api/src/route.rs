@@ -6,7 +6,8 @@ use crate::role::Role;
 use crate::{
     AuditList, AuditQuery, CommandAnswer, CommandRequest, Event, JobDetail, JobList, JobQuery, KindInfo, KindList,
     LeftoverList, LogList, LogQuery, PlanPreview, Report, ScheduleAnswer, ScheduleCommand, ScheduleList, ScheduleView,
-    SharedList, SubmitRequest, Submitted, TaskDetail, TaskList, TaskQuery, WaitFor, Whoami, WorkerList, graph::Graph,
+    SharedList, SubmitRequest, Submitted, TaskDetail, TaskList, TaskQuery, WaitFor, WholeJob,
+    WholeList, WholeReport, Whoami, WorkerList, graph::Graph,
 };
 
 /// The HTTP method.
@@ -171,6 +172,25 @@ pub const ROUTES: &[Route] = &[
     )
     .query(schema!(TaskQuery)),
     get("/jobs/{job}/log", "get_log", "The log of a job", Answer::Json(schema!(LogList))).query(schema!(LogQuery)),
+    get(
+        "/whole/jobs",
+        "list_whole_jobs",
+        "Jobs, newest first, with their statuses as they are stored",
+        Answer::Json(schema!(WholeList)),
+    )
+    .query(schema!(JobQuery)),
+    get(
+        "/jobs/{job}/whole",
+        "get_whole_job",
+        "One job with all its tasks, as they are stored",
+        Answer::Json(schema!(WholeJob)),
+    ),
+    get(
+        "/jobs/{job}/whole/report",
+        "get_whole_report",
+        "What a job did, with its status as it is stored",
+        Answer::Json(schema!(WholeReport)),
+    ),
     get("/jobs/{job}/report", "get_report", "What a job did", Answer::Json(schema!(Report))),
     get(
         "/jobs/{job}/leftovers",

@@ -122,6 +122,9 @@ pub struct TaskSummary {
     /// Who has answered it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved_by: Option<String>,
+    /// What they had to say about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval_note: Option<String>,
     /// The shared resource that it makes or uses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared: Option<String>,

@@ -146,9 +146,7 @@ fn requirements(mut planned: TaskSpec, task: &DagTask, with: &Value) -> Result<T
     for pool in &task.pools {
         planned = planned.pool(&pool.name, pool.size);
     }
-    if !task.labels.is_empty() {
-        return Err(wrong(task, "this engine does not choose workers by label"));
-    }
+    planned.needs.clone_from(&task.labels);
     match task.step {
         StepType::Approve => {
             let question = with.get("question").and_then(Value::as_str).unwrap_or_default();

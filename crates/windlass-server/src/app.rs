@@ -13,6 +13,7 @@ use windlass_store::Store;
 
 use crate::access::Access;
 use crate::audit::Audit;
+use crate::broadcast::Shared;
 use crate::config::{Limits, ServerConfig};
 use crate::idempotency::Idempotency;
 use crate::metrics::{Metrics, StoreGauges};
@@ -42,6 +43,7 @@ pub(crate) struct App {
     pub(crate) previews: Semaphore,
     pub(crate) preview: Option<EngineConfig>,
     pub(crate) streams: Arc<Semaphore>,
+    pub(crate) shared_feed: Shared,
     /// Owns what feeds event streams.
     pub(crate) feeds: TaskTracker,
     /// Fires when the server ends.
@@ -82,6 +84,7 @@ impl App {
             denied_rate: Rate::new(1.0, 30.0),
             previews: Semaphore::new(2),
             streams: Arc::new(Semaphore::new(limits.streams)),
+            shared_feed: Shared::default(),
             feeds: TaskTracker::new(),
             closing: CancellationToken::new(),
             tls: config.tls.is_some(),

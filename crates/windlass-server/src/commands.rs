@@ -102,6 +102,7 @@ fn reply_to(id: JobId, request: &CommandRequest, reply: CommandReply) -> Answer<
             resume_at: status.resume_at,
             undo_at: status.undo_at,
             leftovers: Vec::new(),
+            status: Some(status),
         }),
         CommandReply::Deleted { status, leftovers } => Ok(CommandAnswer {
             job: id,
@@ -111,6 +112,7 @@ fn reply_to(id: JobId, request: &CommandRequest, reply: CommandReply) -> Answer<
             resume_at: None,
             undo_at: None,
             leftovers: leftovers.into_iter().map(Into::into).collect(),
+            status: Some(status),
         }),
         CommandReply::Refused(why) => Err(Refusal::conflict("refused", format!("{command} job {id}: {why}"))),
     }
@@ -146,6 +148,7 @@ fn command(request: &CommandRequest, now: Timestamp, actor: &Actor) -> Answer<Co
         CommandRequest::Extend { by } => {
             Command::Extend { by_ms: u64::try_from(length("/by", by)?.as_millis()).unwrap_or(u64::MAX) }
         }
+        CommandRequest::Wake => Command::Wake,
         CommandRequest::Delete { force } => Command::Delete { force: *force },
     })
 }

@@ -17,7 +17,8 @@ use windlass_model::log::LogEntry;
 use windlass_store::keys;
 
 use crate::app::App;
-use crate::feed::{EventId, Feed, Told};
+use crate::broadcast::Reader;
+use crate::feed::{EventId, Told};
 use crate::picture::{self, Fresh};
 use crate::refusal::{Answer, Refusal};
 use crate::{jobs, logs};
@@ -245,15 +246,15 @@ async fn changed(live: &mut Option<tokio::sync::watch::Receiver<windlass_engine:
 /// `GET /events`
 pub(crate) async fn of_all(State(app): State<Arc<App>>, headers: HeaderMap) -> Answer<Response> {
     let after = last_id(&headers).map(str::parse::<EventId>).transpose().map_err(|()| unknown_id())?;
-    let mut feed = Feed::after(app.store().clone(), after).await?;
+    let mut reader = Reader::after(&app, after).await?;
     open(&app, move |app, line| async move {
         // With an id from the beginning on, whoever breaks off before the first event misses none.
-        line.raw(format!("retry: 1000\nid: {}\n\n", feed.at())).await?;
+        line.raw(format!("retry: 1000\nid: {}\n\n", reader.at())).await?;
         loop {
             tokio::select! {
-                told = feed.next() => match told {
+                told = reader.next() => match told {
                     Ok(Told::Entry(id, job, entry)) => {
-                        let told = Event { entry: Some(entry.into()), ..event(EventKind::Log, Some(job)) };
+                        let told = Event { entry: Some((*entry).clone().into()), ..event(EventKind::Log, Some(job)) };
                         line.send(Some(id.to_string()), &told).await?;
                     }
                     Ok(Told::Reset(id)) => line.send(Some(id.to_string()), &event(EventKind::Reset, None)).await?,

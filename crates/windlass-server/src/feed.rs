@@ -45,9 +45,18 @@ impl FromStr for EventId {
 #[derive(Clone, Debug)]
 pub(crate) enum Told {
     /// A log entry of a job.
-    Entry(EventId, JobId, LogEntry),
+    Entry(EventId, JobId, Arc<LogEntry>),
     /// What was asked for cannot be found any more; the feed goes on from here.
     Reset(EventId),
+}
+
+impl Told {
+    /// Where a reader is that has heard this.
+    pub(crate) const fn id(&self) -> EventId {
+        match self {
+            Self::Entry(id, ..) | Self::Reset(id) => *id,
+        }
+    }
 }
 
 /// Reads the events of all jobs.
@@ -86,9 +95,7 @@ impl Feed {
     pub(crate) async fn next(&mut self) -> Result<Told, EngineError> {
         loop {
             if let Some(told) = self.ready.pop_front() {
-                match &told {
-                    Told::Entry(id, ..) | Told::Reset(id) => self.at = *id,
-                }
+                self.at = told.id();
                 return Ok(told);
             }
             let Some(watch) = &mut self.watch else {
@@ -140,7 +147,7 @@ impl Feed {
                 continue;
             };
             if id > self.at {
-                self.ready.push_back(Told::Entry(id, job, decode(entry)?));
+                self.ready.push_back(Told::Entry(id, job, Arc::new(decode(entry)?)));
             }
         }
         Ok(())

@@ -24,9 +24,10 @@ use crate::body::{Asked, Whole};
 use crate::commands;
 use crate::guard::Actor;
 use crate::idempotency::{Key, Known};
+use crate::listing::{self, Counted, Wanted};
 use crate::picture::{self, Fresh};
 use crate::refusal::{Answer, Refusal};
-use crate::{schedules, submission};
+use crate::{plans, schedules, submission};
 
 /// Longest wait for something to happen.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -57,6 +58,7 @@ pub(crate) fn asked(request: &SubmitRequest) -> Vec<u8> {
 
 /// Submits a job, or stores a schedule, once for each key.
 pub(crate) async fn submit_as(app: &App, actor: &Actor, request: SubmitRequest, key: Option<Key>) -> Answer<Submitted> {
+    let (submission, expected) = (request.clone(), request.expect_plan.clone());
     let (request, schedule) = submission::check(request)?;
     let scheduled = schedule.is_some();
     let _alone = match &key {
@@ -83,6 +85,9 @@ pub(crate) async fn submit_as(app: &App, actor: &Actor, request: SubmitRequest, 
             }
             Known::New | Known::Begun(None) => {}
         }
+    }
+    if let Some(expected) = &expected {
+        plans::expect(app, &submission, expected).await?;
     }
     let details = json!({ "kind": request.kind, "name": request.name, "labels": request.labels });
     let result = match schedule {
@@ -139,72 +144,23 @@ pub(crate) async fn list(State(app): State<Arc<App>>, Asked(query): Asked<JobQue
 
 /// A page of jobs.
 pub(crate) async fn listed(app: &App, query: &JobQuery) -> Answer<JobList> {
-    let invalid = |why: String| Refusal::bad_request("invalid_query", why);
-    let limit = query.limit.unwrap_or(50).clamp(1, 500) as usize;
-    let after: Option<JobId> =
-        match query.cursor.as_deref().filter(|cursor| !cursor.is_empty()) {
-            None => None,
-            Some(cursor) => Some(cursor.parse().map_err(|_| {
-                Refusal::bad_request("invalid_cursor", "the cursor is not one that the page before gave")
-            })?),
-        };
-    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    let states = given(&query.state).map(|text| states(&text)).transpose().map_err(invalid)?;
-    let (kind, name, label) = (given(&query.kind), given(&query.name), given(&query.label));
-    let text = given(&query.text).map(|text| text.to_lowercase());
+    let wanted = Wanted::of(query)?;
+    let page = listing::page(&**app.store(), &wanted).await?;
+    let counted = match wanted.after {
+        None => listing::count(&**app.store(), &wanted).await?,
+        Some(_) => Counted::default(),
+    };
     let now = app.clock.wall();
-    let mut list = JobList::default();
-    for job in view::jobs(&**app.store()).await? {
-        let labelled = |wanted: &str| match wanted.split_once('=') {
-            Some((name, value)) => job.labels.get(name).is_some_and(|found| found == value),
-            None => job.labels.contains_key(wanted),
-        };
-        let contains = |text: &String| {
-            let has = |field: &str| field.to_lowercase().contains(text);
-            has(&job.name)
-                || has(&job.kind)
-                || has(&job.id.to_string())
-                || job.labels.iter().any(|(name, value)| has(&format!("{name}={value}")))
-        };
-        let fits = kind.as_ref().is_none_or(|kind| job.kind == *kind)
-            && name.as_ref().is_none_or(|name| job.name == *name)
-            && label.as_ref().is_none_or(|labels| labels.split(',').all(|one| labelled(one.trim())))
-            && text.as_ref().is_none_or(contains);
-        if !fits {
-            continue;
-        }
-        let state = JobState::from(job.status.state);
-        *list.by_state.entry(state).or_default() += 1;
-        let beyond = after.is_some_and(|after| job.id >= after);
-        if beyond || list.next.is_some() || states.as_ref().is_some_and(|states| !states.contains(&state)) {
-            continue;
-        }
-        if list.jobs.len() == limit {
-            list.next = list.jobs.last().map(|last| last.id.to_string());
-            continue;
-        }
+    let told = |job: view::JobSummary| {
         let snapshot = app.engine.watch(job.id).map(|watch| watch.borrow().clone());
-        list.jobs.push(summary(job, snapshot.as_ref(), now));
-    }
-    Ok(list)
-}
-
-fn states(text: &str) -> Result<Vec<JobState>, String> {
-    let mut states = Vec::new();
-    for name in text.split(',').map(str::trim) {
-        match name {
-            "active" => states.extend(JobState::ALL.into_iter().filter(|state| state.is_active())),
-            "rest" => states.extend(JobState::ALL.into_iter().filter(|state| !state.is_active())),
-            name => match JobState::ALL.into_iter().find(|state| state.as_str() == name) {
-                Some(state) => states.push(state),
-                None => {
-                    let known: Vec<&str> = JobState::ALL.iter().map(|state| state.as_str()).collect();
-                    return Err(format!("{name:?} is not a state; there are active, rest, {}", known.join(", ")));
-                }
-            },
-        }
-    }
-    Ok(states)
+        summary(job, snapshot.as_ref(), now)
+    };
+    Ok(JobList {
+        jobs: page.jobs.into_iter().map(told).collect(),
+        next: page.next,
+        by_state: counted.by_state,
+        uncounted: counted.more,
+    })
 }
 
 fn summary(job: view::JobSummary, snapshot: Option<&JobSnapshot>, now: jiff::Timestamp) -> JobSummary {
@@ -339,6 +295,7 @@ pub(crate) async fn detail(app: &App, id: JobId, fresh: Fresh) -> Answer<JobDeta
         waiting_on: if status.state == picture.job.status.state { picture.job.waiting_on.clone() } else { Vec::new() },
         commands: commands::fitting(&status).into_iter().map(str::to_owned).collect(),
         version,
+        status: Some(Box::new(status)),
     })
 }
 

@@ -16,7 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use windlass_clock::SharedClock;
-use windlass_store::{Committed, Entry, LeaseId, Revision, Scan, Store, StoreError, Txn, Watch, keys};
+use windlass_store::{Committed, Entry, LeaseId, Page, Revision, Scan, Store, StoreError, Txn, Watch, keys};
 
 use crate::app::App;
 use crate::jobs;
@@ -216,6 +216,10 @@ impl Store for Measured {
 
     async fn scan(&self, prefix: &str) -> Result<Box<dyn Scan>, StoreError> {
         self.store.scan(prefix).await
+    }
+
+    async fn last_before(&self, prefix: &str, before: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+        self.store.last_before(prefix, before, limit).await
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Box<dyn Watch>, StoreError> {

@@ -42,6 +42,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/", viewer(get(list)))
         .route("/jobs/{job}", viewer(get(job)))
         .route("/jobs/{job}/tasks/{task}", viewer(get(task)))
+        .route("/jobs/{job}/report.html", viewer(get(report)))
         .route("/jobs/{job}/ask/{command}", operator(get(ask)))
         .route("/jobs/{job}/command", operator(axum::routing::post(command)))
         .route("/submit", operator(get(submit_form).post(submit)))
@@ -114,6 +115,18 @@ async fn job(
     let id = jobs::find(&app, &given).await?;
     let view = job_view(&app, &actor, id, page).await?;
     drawn(&app, |pages| pages.job(&view))
+}
+
+/// The report as a file to keep.
+async fn report(State(app): State<Arc<App>>, Path(given): Path<String>) -> Answer<Response> {
+    let id = jobs::find(&app, &given).await?;
+    let report = reports::made(&app, id).await?;
+    let mut response = drawn(&app, |pages| pages.report_file(&report, env!("CARGO_PKG_VERSION"), app.clock.wall()))?;
+    let name = HeaderValue::from_str(&format!("attachment; filename=\"report-{id}.html\""));
+    if let Ok(name) = name {
+        response.headers_mut().insert(header::CONTENT_DISPOSITION, name);
+    }
+    Ok(response)
 }
 
 async fn job_view(app: &App, actor: &Actor, id: windlass_api::JobId, page: JobPage) -> Answer<JobView> {

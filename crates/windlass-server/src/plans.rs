@@ -6,7 +6,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
-use windlass_api::{Dependency, KindInfo, KindList, PlanPreview, PlannedTask, PlannedType, Progress, SubmitRequest};
+use windlass_api::{
+    Dependency, ExpectedPlan, Fault, KindInfo, KindList, PlanPreview, PlannedTask, PlannedType, Progress, SubmitRequest,
+};
 use windlass_engine::{Engine, EngineConfig, JobRequest, Kind, Preview};
 use windlass_model::log::Level;
 use windlass_model::plan::{Need, TaskSpec};
@@ -15,11 +17,14 @@ use windlass_store::memory::MemoryStore;
 
 use crate::app::App;
 use crate::body::Whole;
+use crate::fingerprint;
 use crate::refusal::{Answer, Refusal};
 use crate::submission;
 
 /// Tasks that a preview lists; it counts all.
 const LISTED: usize = 2000;
+/// Differences of plans that a refusal names.
+const NAMED: usize = 50;
 
 /// `POST /plan`
 pub(crate) async fn post(State(app): State<Arc<App>>, whole: Whole) -> Answer<Json<PlanPreview>> {
@@ -60,6 +65,28 @@ pub(crate) async fn preview(app: &App, request: SubmitRequest) -> Answer<PlanPre
     Ok(document(app, &request, &preview))
 }
 
+/// Refuses a job whose plan is now another one than was expected.
+pub(crate) async fn expect(app: &App, request: &SubmitRequest, expected: &ExpectedPlan) -> Answer<()> {
+    let now = preview(app, request.clone()).await?;
+    if let Some(failure) = now.failure {
+        return Err(Refusal::conflict("plan_differs", format!("no plan can be made any more: {failure}")));
+    }
+    let differences = now.fingerprint.map(|now| expected.differences(&now)).unwrap_or_default();
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let all = differences.len();
+    let mut faults: Vec<Fault> =
+        differences.into_iter().take(NAMED).map(|difference| Fault::new("/expect_plan", difference)).collect();
+    if all > NAMED {
+        faults.push(Fault::new("/expect_plan", format!("and {} more differences", all - NAMED)));
+    }
+    let why = format!("planning {} {} now gives another plan than the expected one", request.kind, request.name);
+    Err(Refusal::conflict("plan_differs", why)
+        .faults(faults)
+        .hint("look at the plan of now, and submit with its digest if that is what you want"))
+}
+
 fn document(app: &App, request: &JobRequest, preview: &Preview) -> PlanPreview {
     let kind = app.engine.kinds().kind(&request.kind);
     let looked = preview.looked.iter().map(|end| PlannedTask {
@@ -95,6 +122,7 @@ fn document(app: &App, request: &JobRequest, preview: &Preview) -> PlanPreview {
             .filter(|entry| entry.level == Level::Warn)
             .map(|entry| entry.message.clone())
             .collect(),
+        fingerprint: Some(fingerprint::of(request, preview)),
     }
 }
 

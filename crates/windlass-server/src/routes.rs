@@ -14,7 +14,7 @@ use windlass_api::{BASE, Role};
 use crate::app::App;
 use crate::guard::{self, Actor};
 use crate::refusal::{Answer, Refusal};
-use crate::{commands, events, held, jobs, logs, metrics, pages, plans, reports, schedules, tasks};
+use crate::{commands, events, held, jobs, logs, metrics, pages, plans, reports, schedules, tasks, whole};
 
 /// All there is.
 pub(crate) fn router(app: &Arc<App>) -> Router {
@@ -54,6 +54,9 @@ fn handler(route: &Route, app: &Arc<App>) -> MethodRouter<Arc<App>> {
         "get_log" => get(logs::get),
         "get_leftovers" => get(reports::leftovers),
         "get_report" => get(reports::get),
+        "list_whole_jobs" => get(whole::list),
+        "get_whole_job" => get(whole::job),
+        "get_whole_report" => get(whole::report),
         "job_events" => get(events::of_job),
         "events" => get(events::of_all),
         "list_workers" => get(held::workers),

@@ -9,7 +9,7 @@ use windlass_api::{
     Fault, JobId, Role, RunCause, ScheduleAnswer, ScheduleCommand, ScheduleList, ScheduleRun, ScheduleView, Triggered,
 };
 use windlass_engine::standing::{Cause, Run};
-use windlass_engine::{EngineError, JobRequest, StandingView};
+use windlass_engine::{Engine, EngineError, JobRequest, StandingView};
 use windlass_model::schedule::{Schedule, ScheduleFault};
 use windlass_store::{StoreError, keys};
 
@@ -46,7 +46,9 @@ pub(crate) async fn there(app: &App, id: JobId) -> Answer<bool> {
     Ok(app.store().get(&keys::standing(&id.to_string())).await?.is_some())
 }
 
-fn view(standing: StandingView) -> ScheduleView {
+/// A schedule as people see it.
+#[must_use]
+pub fn view(standing: StandingView) -> ScheduleView {
     let StandingView { record, request, .. } = standing;
     ScheduleView {
         id: record.id,
@@ -138,7 +140,8 @@ pub(crate) async fn give(
     let found = find(app, given).await?;
     let details = json!({ "schedule": found.id, "name": found.name });
     let begun = app.audit.begin(actor, &format!("schedule.{}", command.name()), None, details).await?;
-    let result = carry_out(app, found.id, command, key.as_ref().map(Key::request_id)).await;
+    let result = carry_out(&app.engine, found.id, command, key.as_ref().map(Key::request_id)).await;
+    let result = result.map_err(Refusal::from);
     let job = result.as_ref().ok().and_then(|answer| answer.job);
     app.audit.end(begun, job, &result).await;
     if let (Some(key), Ok(answer)) = (&key, &result) {
@@ -147,9 +150,18 @@ pub(crate) async fn give(
     result
 }
 
-async fn carry_out(app: &App, id: String, command: ScheduleCommand, request: Option<String>) -> Answer<ScheduleAnswer> {
+/// Gives a command to the schedule with this id.
+///
+/// # Errors
+///
+/// [`EngineError::NoSuchStanding`], or a failing store.
+pub async fn carry_out(
+    engine: &Engine,
+    id: String,
+    command: ScheduleCommand,
+    request: Option<String>,
+) -> Result<ScheduleAnswer, EngineError> {
     use windlass_engine::Triggered as Led;
-    let engine = &app.engine;
     let mut answer = ScheduleAnswer {
         schedule: id,
         command: command.name().to_owned(),

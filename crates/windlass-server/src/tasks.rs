@@ -200,6 +200,7 @@ fn summary(picture: &Picture, task: &TaskView) -> TaskSummary {
         undoes: spec.undoes,
         needs_approval: spec.needs_approval.clone(),
         approved_by: task.status.approval.as_ref().map(|approval| approval.by.clone()),
+        approval_note: task.status.approval.as_ref().and_then(|approval| approval.note.clone()),
         shared: task.shared.clone(),
     }
 }

@@ -148,7 +148,7 @@ async fn send_all(
         match feed.next().await? {
             Told::Reset(id) => moved(id).await?,
             Told::Entry(id, job, entry) => {
-                let entry = LogEntry::from(entry);
+                let entry = LogEntry::from(Arc::unwrap_or_clone(entry));
                 let wanted = |begin: &String| entry.code.starts_with(begin.as_str());
                 let all = ["job.".to_owned()];
                 let wants = if hook.events.is_empty() { &all[..] } else { &hook.events };

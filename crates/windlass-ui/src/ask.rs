@@ -164,6 +164,11 @@ fn members(view: &AskView) -> Markup {
                         input #approve-task name="task" required placeholder="name or id" autocomplete="off" maxlength="400";
                     },
                 }
+                div .field {
+                    label for="approve-note" { "Note" }
+                    input #approve-note name="note" placeholder="what there is to say about it" autocomplete="off" maxlength="1000" aria-describedby="approve-note-note";
+                    p .fine #approve-note-note { "It is kept with your name, in the job and in the audit list." }
+                }
             }
             "delete" if job.state != JobState::Finished && may(&view.frame, Role::Admin) => div .field {
                 label { input type="checkbox" name="force" value="true"; " even if effects of it are left outside" }

@@ -6,6 +6,8 @@ mod tasks;
 mod timeline;
 pub(crate) mod why;
 
+pub(crate) use self::report::report_file;
+
 use std::collections::HashMap;
 
 use maud::{Markup, html};

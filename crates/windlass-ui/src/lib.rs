@@ -34,6 +34,8 @@ mod workers;
 
 pub use assets::{Served, asset, assets};
 
+use jiff::Timestamp;
+use windlass_api::Report;
 use windlass_api::page::{
     AskView, Asset, AuditView, JobView, JobsView, LoginView, Pages, ProblemView, ScheduleAskView, SchedulesView,
     SharedView, SubmitView, TaskView, WorkersView,
@@ -82,6 +84,10 @@ impl Pages for Ui {
 
     fn ask_schedule(&self, view: &ScheduleAskView) -> String {
         schedules::ask(view)
+    }
+
+    fn report_file(&self, report: &Report, version: &str, now: Timestamp) -> String {
+        job::report_file(report, version, now)
     }
 
     fn audit(&self, view: &AuditView) -> String {

@@ -51,6 +51,9 @@ fn state(view: &TaskView) -> Markup {
             div { dt { "Attempts" } dd { (task.epoch) @if task.failures > 0 { ", " (task.failures) " failed" } } }
             @if view.task.deaths > 0 { div { dt { "Workers lost" } dd { (view.task.deaths) } } }
             @if let Some(worker) = task.worker { div { dt { "Worker" } dd { (short_id(&worker.to_string())) } } }
+            @if let Some(by) = &task.approved_by {
+                div { dt { "Approved by" } dd { (name(by)) @if let Some(note) = &task.approval_note { ": " (shortened(note, 1000)) } } }
+            }
             @if let Some(started) = task.started { div { dt { "Started" } dd { (ago(started, view.frame.now)) } } }
             div { dt { "In this state" } dd { (ago(task.since, view.frame.now)) } }
         }

@@ -23,8 +23,8 @@ use crate::problem::Problem;
 use crate::{
     AuditList, AuditQuery, BASE, CommandAnswer, CommandRequest, IDEMPOTENCY_KEY, JobDetail, JobList, JobQuery,
     KindInfo, KindList, LeftoverList, LogList, LogQuery, PlanPreview, Report, ScheduleAnswer, ScheduleCommand,
-    ScheduleList, ScheduleView, SharedList, SubmitRequest, Submitted, TaskDetail, TaskList, TaskQuery, WaitFor, Whoami,
-    WorkerList,
+    ScheduleList, ScheduleView, SharedList, SubmitRequest, Submitted, TaskDetail, TaskList, TaskQuery, WaitFor, WholeJob,
+    WholeList, WholeReport, Whoami, WorkerList,
 };
 
 /// Time to connect.
@@ -310,6 +310,33 @@ impl Client {
     /// [`ClientError`].
     pub async fn report(&self, job: &str) -> Result<Report, ClientError> {
         self.get(&["jobs", job, "report"], &()).await
+    }
+
+    /// A page of jobs, with their statuses as they are stored.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn whole_jobs(&self, query: &JobQuery) -> Result<WholeList, ClientError> {
+        self.get(&["whole", "jobs"], query).await
+    }
+
+    /// One job with all its tasks, as they are stored.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn whole_job(&self, job: &str) -> Result<WholeJob, ClientError> {
+        self.get(&["jobs", job, "whole"], &()).await
+    }
+
+    /// What a job did, with its status as it is stored.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn whole_report(&self, job: &str) -> Result<WholeReport, ClientError> {
+        self.get(&["jobs", job, "whole", "report"], &()).await
     }
 
     /// What a job has left outside.

@@ -138,17 +138,25 @@ impl Act<'_> {
         failure
     }
 
-    /// When nobody can tell whether the change was made: asks a person once, if that is wished.
+    /// When nobody can tell whether the change was made: asks a person once, if that is wished. The answer is that the
+    /// job is resumed, which can only be meant when the question has reached the job: not when the worker died with
+    /// it, and not when the job was stopping anyway.
     async fn ask(&mut self, policy: OnUnknown, what: &str) -> Result<(), Failure> {
         if policy == OnUnknown::Rerun || self.undoing {
             return Ok(());
         }
-        if self.headway.asked {
+        if self.headway.asked && !self.cx.died_before() {
             // The job was resumed: that was the answer.
             return Ok(());
         }
+        self.cx.may_go_on()?;
         self.headway.asked = true;
         self.headway.save(self.cx).await?;
+        if let Err(stopping) = self.cx.may_go_on() {
+            self.headway.asked = false;
+            self.headway.save(self.cx).await?;
+            return Err(stopping);
+        }
         Err(Failure::new(
             "outcome_unknown",
             ErrorClass::NeedsAttention,

@@ -33,15 +33,23 @@ impl Rig {
     }
 
     pub(crate) async fn engine(&self, config: DagConfig) -> Engine {
-        Engine::open(EngineConfig::new(
+        self.engine_with(config, |config| config).await
+    }
+
+    /// With other settings than the usual ones.
+    pub(crate) async fn engine_with(
+        &self,
+        config: DagConfig,
+        change: impl FnOnce(EngineConfig) -> EngineConfig,
+    ) -> Engine {
+        let config = EngineConfig::new(
             Arc::new(self.store.clone()),
             self.clock.clone(),
             Seeded::shared(7),
             Kinds::new().with(DagKind::new(config)),
             self.path("jobs"),
-        ))
-        .await
-        .unwrap()
+        );
+        Engine::open(change(config)).await.unwrap()
     }
 
     /// Runs tasks to the end.

@@ -1,9 +1,18 @@
 //! Jobs that run: each type, what it puts out, how it fails, how it is undone.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::json;
+use tokio::sync::Notify;
+use windlass_clock::deadline;
 use windlass_dag::DagConfig;
-use windlass_engine::{Command, CommandReply, JobRequest};
+use windlass_engine::probe::{Moment, Point, Probe};
+use windlass_engine::view::{self, Wait};
+use windlass_engine::{Command, CommandReply, EngineConfig, JobRequest};
 use windlass_model::job::{JobResult, JobState};
+use windlass_store::memory::MemoryStore;
+use windlass_store::read_all;
 
 use crate::peer::Peer;
 use crate::rig::{Rig, end_of, faults_of, output, request};
@@ -275,4 +284,93 @@ async fn two_thousand_tasks_run_and_their_spec_is_kept_apart() {
     let engine = rig.engine(DagConfig::default()).await;
     assert_eq!(windlass_engine::view::record(&rig.store, job).await.unwrap().spec, spec);
     drop(engine);
+}
+
+#[tokio::test]
+async fn a_task_with_labels_runs_only_where_they_are_and_so_does_its_undo() {
+    let rig = Rig::new();
+    let tasks = json!([
+        { "name": "anywhere", "type": "noop" },
+        { "name": "there", "type": "noop", "needs": ["anywhere"], "labels": { "site": "b" } },
+    ]);
+    let engine = rig.engine(DagConfig::foreground()).await;
+    let job = engine.submit(request(tasks)).await.unwrap();
+    let waits = || async {
+        let view = view::job(&rig.store, engine.kinds(), job, engine.now()).await.unwrap();
+        let waits = |name: &str| view.tasks.iter().find(|task| task.name.contains(name)).map(|task| task.waits.clone());
+        waits("there").unwrap_or_default()
+    };
+    let begun = rig.clock.monotonic();
+    loop {
+        let waits = waits().await;
+        if let [Wait::Worker { demand }] = waits.as_slice() {
+            assert!(demand.contains("site=b"), "{demand}");
+            break;
+        }
+        assert!(rig.clock.monotonic() - begun < std::time::Duration::from_secs(60), "{waits:?}");
+        rig.clock.sleep(std::time::Duration::from_millis(10)).await;
+    }
+    engine.shutdown().await.unwrap();
+    let engine = rig.engine_with(DagConfig::foreground(), |config| EngineConfig {
+        labels: [("site".to_owned(), "b".to_owned())].into(),
+        ..config
+    });
+    let engine = engine.await;
+    let view = rig.rest(&engine, job).await;
+    assert_eq!(view.status.result, Some(JobResult::Succeeded), "{:#?}", view.tasks);
+}
+
+/// Stops the world as soon as the store knows that a task asks.
+struct AfterTheNote {
+    store: MemoryStore,
+    is_over: AtomicBool,
+    stopped: Notify,
+}
+
+#[async_trait::async_trait]
+impl Probe for AfterTheNote {
+    async fn at(&self, point: Point<'_>) {
+        if point.moment == Moment::AfterCommit && !self.is_over.load(Ordering::SeqCst) {
+            let all = read_all(&self.store, "job/").await.unwrap();
+            let asks = |text: &[u8]| String::from_utf8_lossy(text).contains("\"asked\":true");
+            if all.iter().any(|entry| asks(&entry.value)) {
+                self.is_over.store(true, Ordering::SeqCst);
+                self.stopped.notify_one();
+            }
+        }
+        if self.is_over.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_question_that_died_with_its_worker_is_asked_again_and_not_taken_for_answered() {
+    let rig = Rig::new();
+    let peer = Peer::start().await;
+    peer.next(&[(0, None)]);
+    let (store, is_over) = (rig.store.clone(), AtomicBool::new(false));
+    let probe = Arc::new(AfterTheNote { store, is_over, stopped: Notify::new() });
+    let engine = rig
+        .engine_with(DagConfig::foreground(), |config| EngineConfig { probe: probe.clone(), ..config })
+        .await;
+    let ask = json!([{ "name": "post", "type": "http", "retry": { "backoff": "10ms" },
+        "with": { "url": peer.url("/c"), "body": "three", "on_unknown": "ask" } }]);
+    let job = engine.submit(request(ask)).await.unwrap();
+    deadline(&*rig.clock, std::time::Duration::from_secs(60), probe.stopped.notified()).await.unwrap();
+    assert_eq!(peer.requests().len(), 1);
+    drop(engine);
+
+    let engine = rig.engine(DagConfig::foreground()).await;
+    let paused = async {
+        while view::status(&rig.store, job).await.unwrap().state != JobState::Paused {
+            assert!(peer.requests().len() == 1, "it was sent again without a yes: {:?}", peer.requests());
+            rig.clock.sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    deadline(&*rig.clock, std::time::Duration::from_secs(60), paused).await.unwrap();
+    assert_eq!(peer.requests().len(), 1);
+    engine.command(job, Command::Resume, None).await.unwrap();
+    assert!(rig.rest(&engine, job).await.status.result.is_some_and(JobResult::is_success));
+    assert_eq!((peer.made(), peer.requests().len()), (vec!["three".to_owned()], 2));
 }

@@ -318,3 +318,19 @@ fn faults_of_a_job_file_are_pointed_at() {
     assert!(text(line[0]).contains("taks: []") && text(line[0]).contains("did you mean tasks?"), "{}", text(line[0]));
     assert_eq!(select(&page, ".problem a[href='#line-4']").len(), 1);
 }
+
+#[test]
+fn a_report_to_keep_needs_nothing_from_outside() {
+    for names in [Names::Ordinary, Names::Markup] {
+        let view = samples::job_view("report", 60, names);
+        let html = Ui.report_file(&view.report, "0.1.0", view.frame.now);
+        let page = Html::parse_document(&html);
+        for outside in ["script", "link", "img", "iframe", "a[href]", "form", "[style]"] {
+            assert!(select(&page, outside).is_empty(), "{outside} in a report");
+        }
+        assert_eq!(select(&page, "head style").len(), 1);
+        assert_eq!(select(&page, "main h1").len(), 1);
+        let words = text(select(&page, "body")[0]);
+        assert!(words.contains("Receipts") && words.contains("Written by Windlass 0.1.0"), "{words}");
+    }
+}
