@@ -23,7 +23,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
-use windlass_api::SubmitRequest;
+use windlass_api::{ScheduleAnswer, ScheduleCommand, SubmitRequest};
 use windlass_clock::{Clock, SharedClock, deadline};
 use windlass_engine::{Command, CommandReply, Engine, EngineError, view};
 use windlass_model::JobId;
@@ -52,6 +52,14 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 pub(crate) enum Order {
     /// A command to a job.
     Job(Command),
+    /// A command to a schedule.
+    Schedule {
+        /// The schedule's id.
+        schedule: String,
+        /// The command.
+        #[serde(rename = "to_schedule")]
+        command: ScheduleCommand,
+    },
     /// To take a new job.
     Submit {
         /// The job.
@@ -64,6 +72,7 @@ impl Order {
     pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Job(command) => command.name(),
+            Self::Schedule { command, .. } => command.name(),
             Self::Submit { .. } => "submit",
         }
     }
@@ -80,6 +89,8 @@ impl Order {
                     | Command::Cancel { .. }
                     | Command::Approve { .. }
             ),
+            // A run of a schedule is nobody's to wait for.
+            Self::Schedule { .. } => false,
             Self::Submit { .. } => true,
         }
     }
@@ -116,6 +127,8 @@ pub(crate) enum Answer {
         /// Names it.
         schedule: String,
     },
+    /// A command to a schedule was carried out.
+    Schedule(Box<ScheduleAnswer>),
     /// Nothing changed.
     Refused {
         /// `no_such_job`, `ambiguous`, `refused`, `failed`.
@@ -147,7 +160,11 @@ impl Answer {
             Self::Done { job, status, deleted } => Ok(Done { job, status: *status, deleted }),
             // Only a submission is answered so, and who submits looks first.
             Self::Scheduled { schedule } => Err(Problem::failed(format!("schedule {schedule} is stored")).into()),
+            Self::Schedule(answer) => Err(Problem::failed(format!("schedule {}: done", answer.schedule)).into()),
             Self::Refused { code, message } => Err(match code.as_str() {
+                "no_such_schedule" => {
+                    Problem::usage(message).hint("`windlass schedule list` lists what there is").into()
+                }
                 "no_such_job" => Problem::usage(message).hint("`windlass jobs` lists what there is").into(),
                 "ambiguous" | "refused" => Problem::usage(message).into(),
                 _ => Problem::failed(message).into(),
@@ -159,9 +176,19 @@ impl Answer {
 /// Gives an order to a job of `engine`.
 pub(crate) async fn obey(engine: &Engine, request: Request) -> Answer {
     let what = request.order.name();
+    if let Order::Schedule { schedule, command } = &request.order {
+        let id = schedule.clone();
+        return match windlass_server::command_schedule(engine, id, *command, Some(request.request_id)).await {
+            Ok(answer) => Answer::Schedule(Box::new(answer)),
+            Err(error @ EngineError::NoSuchStanding(_)) => Answer::refused("no_such_schedule", error.to_string()),
+            Err(error) => Answer::refused("failed", format!("{what} schedule {schedule}: {error}")),
+        };
+    }
     let result = async {
         let command = match request.order {
             Order::Job(command) => command,
+            // Carried out above.
+            Order::Schedule { schedule, .. } => return Err(EngineError::NoSuchStanding(schedule)),
             Order::Submit { submission } => {
                 if let Some(schedule) = &submission.schedule {
                     let request = job_file::request_of(&submission);

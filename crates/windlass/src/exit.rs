@@ -5,12 +5,13 @@
 //! | 0 | done |
 //! | 1 | the job failed, or what was asked for could not be done |
 //! | 2 | wrong usage, an invalid file, a job that does not exist |
-//! | 3 | what is needed cannot be reached: the state store, object storage, a process that holds the state |
+//! | 3 | what is needed cannot be reached: the state store, object storage, a process that holds the state, a server (also one that lets nobody in) |
 //! | 130 | interrupted; the same command goes on |
 
 use std::error::Error;
 use std::process::ExitCode;
 
+use windlass_api::ClientError;
 use windlass_blob::{BlobError, ErrorKind};
 use windlass_engine::EngineError;
 use windlass_index_backup::{BackupError, Code};
@@ -75,6 +76,9 @@ fn of_one(error: &(dyn Error + 'static)) -> Option<Exit> {
     if let Some(error) = error.downcast_ref::<BackupError>() {
         return Some(of_backup(error));
     }
+    if let Some(error) = error.downcast_ref::<ClientError>() {
+        return Some(of_server(error));
+    }
     error.downcast_ref::<BlobError>().map(of_blob)
 }
 
@@ -113,6 +117,20 @@ fn of_store(error: &StoreError) -> Exit {
         | StoreError::Held(_)
         | StoreError::Unusable(_)
         | StoreError::Closed => Exit::Unreachable,
+    }
+}
+
+fn of_server(error: &ClientError) -> Exit {
+    match error {
+        ClientError::Unreachable { .. } | ClientError::Answer { .. } => Exit::Unreachable,
+        ClientError::Configuration(_) => Exit::Usage,
+        ClientError::Problem(problem) => match problem.status {
+            // Without the right to it, it is as good as not there.
+            401 | 403 | 429 | 502..=504 => Exit::Unreachable,
+            _ if problem.code == "plan_differs" => Exit::Failed,
+            400..=499 => Exit::Usage,
+            _ => Exit::Failed,
+        },
     }
 }
 

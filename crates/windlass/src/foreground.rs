@@ -41,7 +41,7 @@ pub(crate) struct Foreground<'a> {
 impl<'a> Foreground<'a> {
     /// Begins to listen to others and to signals.
     pub(crate) fn begin(app: &'a App, held: Held, interrupt: Interrupt) -> anyhow::Result<Self> {
-        let control = match app.state()?.folder() {
+        let control = match app.own_state()?.folder() {
             Some(folder) => {
                 let control = Control::listen(folder.dir(), app.setting.clock.clone()).map_err(|error| {
                     anyhow::Error::new(error).context(Problem::unreachable("open the control socket"))

@@ -3,6 +3,7 @@
 //! * [`commands`] has one file per command. Each parses its own options and does one thing.
 //! * [`job_file`] turns files that people write into jobs, or tells every fault with its line.
 //! * [`state`] finds, reads and holds the state folder; [`control`] is how another process that holds it is asked.
+//! * [`source`] is where commands read jobs from: a state store, or a server that is asked.
 //! * [`foreground`] runs jobs here, with [`progress`] and [`interrupt`].
 //! * [`kinds`] is the one place where kinds are listed, [`exit`] the one where exit codes are.
 //!
@@ -13,6 +14,7 @@ mod commands;
 mod control;
 mod crash;
 mod exit;
+mod expectation;
 mod figures;
 mod foreground;
 mod interrupt;
@@ -22,32 +24,32 @@ mod options;
 mod output;
 mod problem;
 mod progress;
+mod source;
 mod state;
 mod verdict;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use windlass_dag::DagConfig;
 
 use crate::app::App;
 use crate::exit::Exit;
 use crate::options::{Global, Options};
 use crate::output::{ColorChoice, Format, Output};
-use crate::state::Setting;
+use crate::state::{ServerOptions, Setting};
 
 /// Where `windlass up` listens unless told otherwise, and where commands look for it.
 pub(crate) const DEFAULT_SERVER: &str = "127.0.0.1:7420";
 
 fn main() -> ExitCode {
     windlass_blob::install_crypto_provider();
-    let options = match Options::try_parse() {
-        Ok(options) => options,
+    let (options, server) = match Options::read() {
+        Ok(read) => read,
         Err(error) => return usage(&error),
     };
     let output = Output::new(options.global.output, options.global.color);
     output::start_log(&output, options.global.verbose);
-    let result = run(options, output.clone());
+    let result = run(options, server, output.clone());
     match result {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -62,12 +64,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: Options, output: Output) -> anyhow::Result<Exit> {
+fn run(options: Options, server: ServerOptions, output: Output) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let exit = runtime.block_on(async {
         let setting = Setting::real(kinds::all(DagConfig::foreground()), crash::probe()?);
         let Global { state, verbose, .. } = options.global;
-        let app = App { output, setting, state, verbose };
+        let app = App { output, setting, state, server, verbose };
         commands::run(&app, options.command).await
     });
     // A blocking read of standard input that nobody waits for any more must not keep the process.

@@ -13,6 +13,7 @@
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
+use windlass_api::ClientError;
 use windlass_blob::BlobError;
 use windlass_engine::EngineError;
 use windlass_index_backup::BackupError;
@@ -126,11 +127,29 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     if let Some(hint) = error.downcast_ref::<Problem>().and_then(|problem| problem.hint.clone()) {
         return Some(hint);
     }
+    if let Some(error) = error.chain().find_map(|link| link.downcast_ref::<ClientError>()) {
+        return of_server(error);
+    }
     error.chain().find_map(|link| match link.downcast_ref::<EngineError>() {
         Some(EngineError::Plan(failure)) => failure.hint.clone(),
         Some(EngineError::NoSuchJob(_)) => Some("`windlass jobs` lists what there is".to_owned()),
+        Some(EngineError::NoSuchStanding(_)) => Some("`windlass schedule list` lists what there is".to_owned()),
         _ => link.downcast_ref::<Failure>().and_then(|failure| failure.hint.clone()),
     })
+}
+
+/// What to do about what a server said, in the words of the command line.
+fn of_server(error: &ClientError) -> Option<String> {
+    let hint = match error.problem().map(|problem| (problem.status, problem.code.as_str())) {
+        Some((401, _)) => {
+            "give the server a token: WINDLASS_TOKEN, or --token-file; `windlass token new` makes one for its access file"
+        }
+        Some((403, _)) => "ask whoever runs the server for a token with that role",
+        Some((_, "no_such_job")) => "`windlass jobs` lists what there is",
+        Some((_, "no_such_schedule")) => "`windlass schedule list` lists what there is",
+        _ => return error.hint(),
+    };
+    Some(hint.to_owned())
 }
 
 /// A stable name for programs.
@@ -141,9 +160,13 @@ fn code(link: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(error) = link.downcast_ref::<BlobError>() {
         return Some(error.kind().name().to_owned());
     }
+    if let Some(error) = link.downcast_ref::<ClientError>() {
+        return Some(error.problem().map_or("server_unreachable", |problem| &problem.code).to_owned());
+    }
     match link.downcast_ref::<EngineError>()? {
         EngineError::Plan(failure) => Some(failure.code.clone()),
         EngineError::NoSuchJob(_) => Some("no_such_job".to_owned()),
+        EngineError::NoSuchStanding(_) => Some("no_such_schedule".to_owned()),
         EngineError::Ambiguous { .. } => Some("ambiguous".to_owned()),
         EngineError::Command(_) => Some("refused".to_owned()),
         EngineError::Store(_) => Some("state_store".to_owned()),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use serde_json::Value;
-use windlass_engine::report::Report;
+use windlass_api::WholeReport;
 use windlass_model::job::{JobResult, JobState, JobStatus};
 
 use crate::exit::Exit;
@@ -43,7 +43,7 @@ fn painted(status: &JobStatus, palette: Palette) -> String {
 }
 
 /// The report of a job for people; the short one leaves out what only an auditor reads.
-pub(crate) fn report(report: &Report, palette: Palette, short: bool) -> String {
+pub(crate) fn report(report: &WholeReport, palette: Palette, short: bool) -> String {
     let mut text = String::new();
     let elapsed = std::time::Duration::from_millis(report.elapsed_ms);
     let _ = writeln!(

@@ -38,7 +38,7 @@ pub(super) async fn backup(app: &App, args: &Backup) -> anyhow::Result<Exit> {
     if args.file.exists() {
         return Err(Problem::usage(format!("{shown} exists already")).hint("name another file").into());
     }
-    let state = app.state()?;
+    let state = app.own_state()?;
     let store = state.read(&app.setting.clock).await?.ok_or_else(|| nothing(&state.to_string()))?;
     let folder = match args.file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -68,7 +68,7 @@ pub(super) async fn backup(app: &App, args: &Backup) -> anyhow::Result<Exit> {
 
 /// Writes everything of the state to standard output, one JSON document to a line.
 pub(super) async fn export(app: &App, _args: &Export) -> anyhow::Result<Exit> {
-    let state = app.state()?;
+    let state = app.own_state()?;
     let store = state.read(&app.setting.clock).await?.ok_or_else(|| nothing(&state.to_string()))?;
     let mut out = BufWriter::new(std::io::stdout());
     dump::write(&*store, u32::from(records::VERSION), app.setting.clock.wall(), &mut out)
@@ -84,19 +84,16 @@ pub(super) async fn restore(app: &App, args: &Restore) -> anyhow::Result<Exit> {
         let file = File::open(&args.file).with_context(|| Problem::usage(format!("read the backup {shown}")))?;
         Ok::<_, anyhow::Error>(BufReader::new(file))
     };
-    let mut entries = Vec::new();
-    let (header, summary) = dump::read(open()?, u32::from(records::VERSION), |key, value| {
-        entries.push((key, value));
-        Ok(())
-    })
-    .with_context(|| {
+    let records = u32::from(records::VERSION);
+    // Read to its end before anything is written, here and once more by the restore: it may be larger than memory.
+    dump::read(open()?, records, |_, _| Ok(())).with_context(|| {
         Problem::usage(format!("the backup {shown} cannot be restored; nothing was changed")).hint("use another backup")
     })?;
-    let state = app.state()?;
+    let state = app.own_state()?;
     let store = state.hold_alone(&app.setting).await?;
-    let restored = dump::restore(&*store.shared(), entries).await;
+    let restored = dump::restore_from(&*store.shared(), records, open()?).await;
     store.close().await;
-    restored.with_context(|| {
+    let (header, summary) = restored.with_context(|| {
         Problem::usage(format!("restore {shown} into {state}"))
             .hint("a backup is restored into a state that is empty: name a new folder, or another prefix of the etcd")
     })?;

@@ -10,8 +10,9 @@ use std::path::Path;
 use anyhow::Context;
 use serde::Serialize;
 use serde_json::json;
+use windlass_api::WholeReport;
+use windlass_api::whole::mirror;
 use windlass_blob::BlobUrl;
-use windlass_engine::report::Report;
 use windlass_engine::{JobRequest, report};
 use windlass_sim::vald::{Cluster, Uploader};
 
@@ -24,7 +25,7 @@ use crate::foreground::{Ending, Foreground};
 use crate::interrupt::Interrupt;
 use crate::output::Palette;
 use crate::problem::Problem;
-use crate::state::Part;
+use crate::state::{Part, ServerOptions};
 use crate::verdict;
 
 const AGENTS: usize = 3;
@@ -99,6 +100,7 @@ async fn demo(app: &App, args: &Args, folder: &Path) -> anyhow::Result<Exit> {
         output: app.output.clone(),
         setting: app.setting.clone(),
         state: Some(state.to_str().context("the folder for temporary files is not UTF-8")?.to_owned()),
+        server: ServerOptions::default(),
         verbose: app.verbose,
     };
     let Some(report) = run_job(&own, request, interrupt).await? else {
@@ -158,7 +160,7 @@ fn request(cluster: &Cluster, backups: &Path, args: &Args) -> anyhow::Result<Job
 }
 
 /// Runs the job on a state store of its own; `None` when it was interrupted.
-async fn run_job(app: &App, request: JobRequest, interrupt: Interrupt) -> anyhow::Result<Option<Report>> {
+async fn run_job(app: &App, request: JobRequest, interrupt: Interrupt) -> anyhow::Result<Option<WholeReport>> {
     let held = app.state()?.open(&app.setting, Part::worker(None)).await?;
     let job = held.engine.submit(request).await?;
     let mut foreground = Foreground::begin(app, held, interrupt)?;
@@ -168,7 +170,7 @@ async fn run_job(app: &App, request: JobRequest, interrupt: Interrupt) -> anyhow
     drop(store);
     foreground.close().await?;
     match ending? {
-        Ending::Rested(_) => Ok(Some(report?)),
+        Ending::Rested(_) => Ok(Some(mirror(&report?)?)),
         Ending::Interrupted => Ok(None),
         Ending::NeedsAttention(failure) => {
             Err(anyhow::Error::new(*failure).context(Problem::failed("the job is paused and needs a person")))
@@ -188,7 +190,7 @@ fn copies(cluster: &Cluster) -> Vec<u64> {
 }
 
 /// What is not as it should be: the demo's own proof.
-fn faults(cluster: &Cluster, report: &Report, agents: &[AgentCopies], args: &Args) -> Vec<String> {
+fn faults(cluster: &Cluster, report: &WholeReport, agents: &[AgentCopies], args: &Args) -> Vec<String> {
     let mut wrong = Vec::new();
     if !report.status.result.is_some_and(windlass_model::job::JobResult::is_success) {
         wrong.push(format!("the job is {}", verdict::state(&report.status)));

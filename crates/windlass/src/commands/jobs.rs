@@ -1,12 +1,12 @@
 //! `windlass jobs`
 
 use serde_json::json;
-use windlass_engine::view;
+use windlass_api::JobQuery;
 use windlass_model::job::JobState;
 
 use crate::app::App;
 use crate::exit::Exit;
-use crate::{figures, verdict};
+use crate::{figures, source, verdict};
 
 /// Which jobs.
 #[derive(Debug, clap::Args)]
@@ -23,8 +23,14 @@ pub(crate) struct Args {
 }
 
 pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
-    let mut jobs = match app.state()?.read(&app.setting.clock).await? {
-        Some(store) => view::jobs(&*store).await?,
+    let query = JobQuery {
+        kind: args.kind.clone(),
+        state: args.unfinished.then(|| "active,undo_failed".to_owned()),
+        label: (!args.label.is_empty()).then(|| args.label.join(",")),
+        ..JobQuery::default()
+    };
+    let mut jobs = match source::open(app).await? {
+        Some(source) => source.jobs(&query).await?,
         None => Vec::new(),
     };
     jobs.retain(|job| {

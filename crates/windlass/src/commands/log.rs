@@ -2,12 +2,10 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use serde_json::json;
-use windlass_engine::view;
-use windlass_model::TaskId;
 use windlass_model::log::{Level, LogEntry};
+use windlass_model::{JobId, TaskId};
 
 use crate::app::App;
 use crate::exit::Exit;
@@ -15,9 +13,7 @@ use crate::figures;
 use crate::interrupt::Interrupt;
 use crate::output::Palette;
 use crate::problem::Problem;
-
-/// How often a followed log is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+use crate::source::{self, Detail, Seen, Source};
 
 /// Which log, and how much of it.
 #[derive(Debug, clap::Args)]
@@ -42,36 +38,41 @@ pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
     if args.follow && app.output.is_json() {
         return Err(Problem::usage("--follow prints lines as they come; one JSON document has an end").into());
     }
-    let store = app.state()?.read_for(&app.setting.clock, &args.job).await?;
-    let id = view::find(&*store, &args.job).await?;
+    let source = source::open_for(app, &args.job).await?;
+    let id = source.find(&args.job).await?;
     let wanted = |entry: &LogEntry| !args.warnings || entry.level >= Level::Warn;
-    let mut entries = view::log(&*store, id, args.after, args.limit).await?;
-    let mut seen = entries.last().map_or(args.after, |entry| entry.n);
+    let mut entries = source.log(id, args.after, args.limit).await?;
+    let seen = entries.last().map_or(args.after, |entry| entry.n);
     entries.retain(wanted);
-    let job = view::job(&*store, &app.setting.kinds, id, app.setting.clock.wall()).await?;
-    let mut names: HashMap<TaskId, String> = job.tasks.into_iter().map(|task| (task.id, task.name)).collect();
+    let mut names = names(&*source, id).await?;
     let palette = app.output.palette;
     app.output.result(&json!({ "job": id, "entries": entries }), || text(&entries, &names, palette))?;
     if !args.follow {
         return Ok(Exit::Done);
     }
     let interrupt = Interrupt::listen(&app.output, "")?;
+    let mut follow = source.follow(id, seen, Detail { every_entry: true, running: false }).await?;
     loop {
-        // The status first: whatever was logged before the job came to rest is then seen below.
-        let job = view::job(&*store, &app.setting.kinds, id, app.setting.clock.wall()).await?;
-        names.extend(job.tasks.into_iter().map(|task| (task.id, task.name)));
-        let mut entries = view::log(&*store, id, seen, usize::MAX).await?;
-        seen = entries.last().map_or(seen, |entry| entry.n);
-        entries.retain(wanted);
-        app.output.data(&text(&entries, &names, palette))?;
-        if !job.status.state.is_active() {
-            return Ok(Exit::Done);
-        }
-        tokio::select! {
+        let seen = tokio::select! {
             () = interrupt.came() => return Ok(Exit::Interrupted),
-            () = app.setting.clock.sleep(LOOK_EVERY) => {}
+            seen = follow.next() => seen?,
+        };
+        match seen {
+            Seen::Entry(entry) if wanted(&entry) => {
+                // A task that was added since.
+                if entry.task.is_some_and(|task| !names.contains_key(&task)) {
+                    names = self::names(&*source, id).await?;
+                }
+                app.output.data(&text(&[*entry], &names, palette))?;
+            }
+            Seen::Job(job) if !job.status.state.is_active() => return Ok(Exit::Done),
+            _ => {}
         }
     }
+}
+
+async fn names(source: &dyn Source, job: JobId) -> anyhow::Result<HashMap<TaskId, String>> {
+    Ok(source.job(job).await?.tasks.into_iter().map(|task| (task.id, task.name)).collect())
 }
 
 fn text(entries: &[LogEntry], names: &HashMap<TaskId, String>, palette: Palette) -> String {

@@ -14,11 +14,12 @@ mod jobs;
 mod kinds;
 mod log;
 mod pause;
-mod plan;
+pub(crate) mod plan;
 mod report;
 mod resume;
 mod retry;
 mod run;
+mod schedule;
 mod schema;
 mod show;
 mod sim;
@@ -81,6 +82,9 @@ pub(crate) enum Command {
     Confirm(confirm::Args),
     /// Run the tasks of an ended job again that did not succeed, in the foreground
     Retry(retry::Args),
+    /// Jobs that run again by themselves
+    #[command(subcommand)]
+    Schedule(schedule::Command),
     /// Write everything of the state into a file, while others work on it
     Backup(backup::Backup),
     /// Fill an empty state from a backup
@@ -132,6 +136,7 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<Exit> {
         Command::Delete(args) => delete::run(app, &args).await,
         Command::Confirm(args) => confirm::run(app, args).await,
         Command::Retry(args) => retry::run(app, args).await,
+        Command::Schedule(command) => schedule::run(app, &command).await,
         Command::Kinds(args) => kinds::run(app, &args),
         Command::Schema(args) => schema::run(app, &args),
         Command::Completions(args) => completions::run(app, &args),

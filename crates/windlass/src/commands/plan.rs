@@ -7,146 +7,221 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use serde_json::{Value, json};
+use windlass_api::whole::mirror;
+use windlass_api::{PlanFingerprint, PlanPreview, PlannedTask};
 use windlass_engine::{Engine, JobRequest, Preview};
 use windlass_model::log::Level;
 use windlass_model::progress::Progress;
 use windlass_model::task::Outcome;
+use windlass_model::{Failure, TaskId};
 use windlass_store::memory::MemoryStore;
 
 use crate::app::App;
 use crate::exit::Exit;
-use crate::figures;
 use crate::interrupt::Interrupt;
 use crate::job_file::JobFile;
+use crate::output::Palette;
 use crate::problem::Problem;
-use crate::state::Part;
+use crate::state::{Part, State};
+use crate::{expectation, figures};
 
 /// Which job.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The job file, YAML or JSON; `-` is standard input
     file: PathBuf,
+    /// Keep what the plan is recognised by in this file, for `run` and `submit` with `--expect-plan FILE`
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
     let file = JobFile::read(&args.file, &app.setting.kinds)?;
     let interrupt = Interrupt::listen(&app.output, "stopping")?;
-    let preview = tokio::select! {
-        preview = look(app, file.request.clone(), file.places) => preview?,
+    let shown = async {
+        match app.state()? {
+            State::Server(server) => {
+                let client = server.client(&app.setting)?;
+                Ok::<_, anyhow::Error>(Shown::told(&file.request, client.plan(&file.submission).await?)?)
+            }
+            _ => Ok(Shown::made(app, &file.request, &look(app, file.request.clone(), file.places).await?)),
+        }
+    };
+    let shown = tokio::select! {
+        shown = shown => shown?,
         () = interrupt.came() => return Err(Problem::interrupted("stopped; nothing was changed").into()),
     };
-    let failed = preview.looked.iter().any(|end| matches!(end.outcome, Some(Outcome::Failed { .. })))
-        || preview.status.failure.is_some();
-    app.output.result(&document(app, &file.request, &preview), || text(app, &file.request, &preview))?;
+    let failed = shown.failure.is_some() || shown.looked.iter().any(|task| task.failure.is_some());
+    match (&args.out, &shown.fingerprint) {
+        (Some(path), Some(fingerprint)) if !failed => expectation::write(path, fingerprint)?,
+        (Some(path), _) => {
+            app.output.note(format!("{} is not written: there is no whole plan", path.display()));
+        }
+        (None, _) => {}
+    }
+    app.output.result(&shown.document(), || shown.text(app.output.palette))?;
     Ok(if failed { Exit::Failed } else { Exit::Done })
 }
 
 /// What `request` would do. Everything it writes is in a folder that is gone afterwards.
-pub(super) async fn look(app: &App, request: JobRequest, places: Option<usize>) -> anyhow::Result<Preview> {
+pub(crate) async fn look(app: &App, request: JobRequest, places: Option<usize>) -> anyhow::Result<Preview> {
     let folder = tempfile::Builder::new().prefix("windlass-plan-").tempdir().context("make a folder for the plan")?;
     let store = Arc::new(MemoryStore::new(app.setting.clock.clone()));
     let config = app.setting.engine_config(store, folder.path().to_owned(), Part::worker(places));
     Ok(Engine::preview(config, request).await?)
 }
 
-/// The tasks of a plan that would run, by type, with their work.
-fn by_type(preview: &Preview) -> BTreeMap<&str, (u64, Progress)> {
-    let mut types: BTreeMap<&str, (u64, Progress)> = BTreeMap::new();
-    for task in &preview.would_run {
-        let entry =
-            types.entry(&task.task_type).or_insert((0, Progress::items(0, Some(0)).plus(&Progress::bytes(0, Some(0)))));
-        entry.0 += 1;
-        entry.1 = entry.1.plus(&task.size);
-    }
-    types
+/// A task that was run to find out.
+struct Looked {
+    id: TaskId,
+    name: String,
+    outcome: Option<String>,
+    failure: Option<Failure>,
+    output: Option<Value>,
 }
 
-fn describe(app: &App, request: &JobRequest, preview: &Preview) -> Option<String> {
-    app.setting.kinds.kind(&request.kind)?.describe_plan(&request.spec, &preview.looked)
+/// A plan, whoever made it.
+struct Shown {
+    request: JobRequest,
+    description: Option<String>,
+    summary: Option<Value>,
+    failure: Option<Failure>,
+    looked: Vec<Looked>,
+    would_run: Vec<Value>,
+    /// How many of each type, and their work.
+    by_type: BTreeMap<String, (u64, Progress)>,
+    warnings: Vec<Value>,
+    fingerprint: Option<PlanFingerprint>,
 }
 
-fn warnings(preview: &Preview) -> impl Iterator<Item = &windlass_model::log::LogEntry> {
-    preview.log.iter().filter(|entry| entry.level == Level::Warn)
-}
-
-fn document(app: &App, request: &JobRequest, preview: &Preview) -> Value {
-    let kind = app.setting.kinds.kind(&request.kind);
-    let looked: Vec<Value> = preview
-        .looked
-        .iter()
-        .map(|end| {
-            let failure = match &end.outcome {
-                Some(Outcome::Failed { failure }) => Some(failure),
+impl Shown {
+    /// A plan that was made here.
+    fn made(app: &App, request: &JobRequest, preview: &Preview) -> Self {
+        let kind = app.setting.kinds.kind(&request.kind);
+        let looked = preview.looked.iter().map(|end| Looked {
+            id: end.task.id,
+            name: end.task.name(),
+            outcome: end.outcome.as_ref().map(|outcome| outcome.name().to_owned()),
+            failure: match &end.outcome {
+                Some(Outcome::Failed { failure }) => Some((**failure).clone()),
                 _ => None,
-            };
-            json!({
-                "id": end.task.id, "task": end.task.name(),
-                "outcome": end.outcome.as_ref().map(Outcome::name), "failure": failure, "output": end.output,
-            })
-        })
-        .collect();
-    let would_run: Vec<Value> = preview
-        .would_run
-        .iter()
-        .map(|task| {
+            },
+            output: end.output.clone(),
+        });
+        let would_run = preview.would_run.iter().map(|task| {
             json!({
                 "id": task.id, "task": task.name(), "type": task.task_type, "resource": task.resource,
                 "size": task.size, "dependencies": task.dependencies,
             })
-        })
-        .collect();
-    let by_type: BTreeMap<&str, Value> = by_type(preview)
-        .into_iter()
-        .map(|(name, (count, size))| (name, json!({ "tasks": count, "size": size })))
-        .collect();
-    json!({
-        "kind": request.kind,
-        "name": request.name,
-        "spec": request.spec,
-        "description": describe(app, request, preview),
-        "summary": kind.map(|kind| kind.summarize(&request.spec, &preview.looked)),
-        "failure": preview.status.failure,
-        "looked": looked,
-        "would_run": would_run,
-        "would_run_by_type": by_type,
-        "warnings": warnings(preview).collect::<Vec<_>>(),
-    })
-}
+        });
+        let mut by_type: BTreeMap<String, (u64, Progress)> = BTreeMap::new();
+        let nothing = || (0, Progress::items(0, Some(0)).plus(&Progress::bytes(0, Some(0))));
+        for task in &preview.would_run {
+            let entry = by_type.entry(task.task_type.clone()).or_insert_with(nothing);
+            *entry = (entry.0 + 1, entry.1.plus(&task.size));
+        }
+        let warnings = preview.log.iter().filter(|entry| entry.level == Level::Warn);
+        Self {
+            request: request.clone(),
+            description: kind.and_then(|kind| kind.describe_plan(&request.spec, &preview.looked)),
+            summary: kind.map(|kind| kind.summarize(&request.spec, &preview.looked)),
+            failure: preview.status.failure.as_deref().cloned(),
+            looked: looked.collect(),
+            would_run: would_run.collect(),
+            by_type,
+            warnings: warnings.map(|entry| json!(entry)).collect(),
+            fingerprint: Some(windlass_server::plan_fingerprint(request, preview)),
+        }
+    }
 
-fn text(app: &App, request: &JobRequest, preview: &Preview) -> String {
-    let palette = app.output.palette;
-    let mut text = format!("plan of {} {}; nothing was changed\n\n", request.kind, palette.strong(&request.name));
-    if let Some(description) = describe(app, request, preview) {
-        text += &description;
-        if !description.ends_with('\n') {
+    /// A plan that a server made.
+    fn told(request: &JobRequest, plan: PlanPreview) -> serde_json::Result<Self> {
+        let name = |task: &PlannedTask| format!("{}[{}]", task.task_type, task.resource);
+        let looked = plan.looked.into_iter().map(|task| {
+            let failure = task.failure.as_ref().map(mirror).transpose()?;
+            Ok(Looked { id: task.id, name: name(&task), outcome: task.outcome, failure, output: None })
+        });
+        let would_run = plan.would_run.iter().map(|task| {
+            json!({
+                "id": task.id, "task": name(task), "type": task.task_type, "resource": task.resource,
+                "size": task.size, "dependencies": task.dependencies,
+            })
+        });
+        Ok(Self {
+            request: request.clone(),
+            description: plan.description,
+            summary: Some(plan.summary),
+            failure: plan.failure.as_ref().map(mirror).transpose()?,
+            looked: looked.collect::<serde_json::Result<_>>()?,
+            would_run: would_run.collect(),
+            by_type: plan.by_type.into_iter().map(|one| (one.task_type, (one.tasks, one.size.into()))).collect(),
+            warnings: plan.warnings.into_iter().map(|message| json!({ "level": "warn", "message": message })).collect(),
+            fingerprint: plan.fingerprint,
+        })
+    }
+
+    fn document(&self) -> Value {
+        let looked = self.looked.iter().map(|task| {
+            json!({
+                "id": task.id, "task": task.name, "outcome": task.outcome, "failure": task.failure,
+                "output": task.output,
+            })
+        });
+        let by_type = self.by_type.iter().map(|(name, (count, size))| (name, json!({ "tasks": count, "size": size })));
+        json!({
+            "kind": self.request.kind,
+            "name": self.request.name,
+            "spec": self.request.spec,
+            "description": self.description,
+            "summary": self.summary,
+            "failure": self.failure,
+            "looked": looked.collect::<Vec<_>>(),
+            "would_run": self.would_run,
+            "would_run_by_type": by_type.collect::<BTreeMap<_, _>>(),
+            "warnings": self.warnings,
+            "digest": self.fingerprint.as_ref().map(|plan| &plan.digest),
+        })
+    }
+
+    fn text(&self, palette: Palette) -> String {
+        let (kind, name) = (&self.request.kind, palette.strong(&self.request.name));
+        let mut text = format!("plan of {kind} {name}; nothing was changed\n\n");
+        if let Some(description) = &self.description {
+            text += description;
+            if !description.ends_with('\n') {
+                text.push('\n');
+            }
             text.push('\n');
         }
-        text.push('\n');
-    }
-    if let Some(failure) = &preview.status.failure {
-        let _ = writeln!(text, "{} {failure} ({})", palette.error("failed:"), failure.code);
-    }
-    for end in &preview.looked {
-        if let Some(Outcome::Failed { failure }) = &end.outcome {
-            let _ = writeln!(text, "{} {}: {failure} ({})", palette.error("failed:"), end.task.name(), failure.code);
-            if let Some(hint) = &failure.hint {
-                let _ = writeln!(text, "  {} {hint}", palette.hint("hint:"));
+        if let Some(failure) = &self.failure {
+            let _ = writeln!(text, "{} {failure} ({})", palette.error("failed:"), failure.code);
+        }
+        for task in &self.looked {
+            if let Some(failure) = &task.failure {
+                let _ = writeln!(text, "{} {}: {failure} ({})", palette.error("failed:"), task.name, failure.code);
+                if let Some(hint) = &failure.hint {
+                    let _ = writeln!(text, "  {} {hint}", palette.hint("hint:"));
+                }
             }
         }
+        for warning in &self.warnings {
+            let message = warning["message"].as_str().unwrap_or_default();
+            let _ = writeln!(text, "{} {message}", palette.warning("warning:"));
+        }
+        if self.by_type.is_empty() {
+            text += "no task would run\n";
+        } else {
+            let rows = self.by_type.iter();
+            text += &figures::table(
+                ["tasks that would run", "how many", "work"],
+                rows.map(|(name, (count, size))| [name.clone(), figures::count(*count), work(size)]),
+            );
+        }
+        if let Some(plan) = &self.fingerprint {
+            let _ = writeln!(text, "\nplan {}", plan.digest);
+        }
+        text
     }
-    for warning in warnings(preview) {
-        let _ = writeln!(text, "{} {}", palette.warning("warning:"), warning.message);
-    }
-    let types = by_type(preview);
-    if types.is_empty() {
-        text += "no task would run\n";
-    } else {
-        text += &figures::table(
-            ["tasks that would run", "how many", "work"],
-            types.into_iter().map(|(name, (count, size))| [name.to_owned(), figures::count(count), work(&size)]),
-        );
-    }
-    text
 }
 
 /// Work that has not begun: totals only.

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use windlass_engine::{Command, CommandReply, Engine, JobRequest, report, view};
+use windlass_api::whole::mirror;
+use windlass_api::{ExpectedPlan, WholeReport};
+use windlass_engine::{Command, CommandReply, Engine, report, view};
 use windlass_model::JobId;
 use windlass_model::job::JobState;
 use windlass_store::StoreError;
@@ -15,7 +17,7 @@ use crate::interrupt::Interrupt;
 use crate::job_file::JobFile;
 use crate::problem::Problem;
 use crate::state::{Held, Part};
-use crate::verdict;
+use crate::{expectation, verdict};
 
 /// Said at the first signal.
 pub(super) const STOPPING: &str =
@@ -26,6 +28,9 @@ pub(super) const STOPPING: &str =
 pub(crate) struct Args {
     /// The job file, YAML or JSON; `-` is standard input
     file: PathBuf,
+    /// Run it only if planning it now gives this plan: the digest that `plan` prints, or the file of `plan --out`
+    #[arg(long, value_name = "DIGEST|FILE")]
+    expect_plan: Option<String>,
 }
 
 pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
@@ -35,9 +40,10 @@ pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
             .hint("`windlass submit` hands it to whoever works on the state; or remove `schedule` to run it once")
             .into());
     }
+    let expected = args.expect_plan.as_deref().map(expectation::read).transpose()?;
     let interrupt = Interrupt::listen(&app.output, STOPPING)?;
     let held = open(app, file.places).await?;
-    let job = match submit_or_resume(app, &held.engine, file.request).await {
+    let job = match submit_or_resume(app, &held.engine, file, expected.as_ref()).await {
         Ok(job) => job,
         Err(error) => {
             held.close().await?;
@@ -49,7 +55,7 @@ pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
 
 /// Takes hold of the state, saying whom to ask when somebody else has it.
 async fn open(app: &App, places: Option<usize>) -> anyhow::Result<Held> {
-    let state = app.state()?;
+    let state = app.own_state()?;
     state.open(&app.setting, Part::worker(places)).await.map_err(|error| match error.downcast_ref::<StoreError>() {
         Some(StoreError::Held(_)) => error.context(
             Problem::unreachable("the state folder is in use by another process")
@@ -60,7 +66,13 @@ async fn open(app: &App, places: Option<usize>) -> anyhow::Result<Held> {
 }
 
 /// The unfinished job of this name and spec, or a new one.
-async fn submit_or_resume(app: &App, engine: &Engine, request: JobRequest) -> anyhow::Result<JobId> {
+async fn submit_or_resume(
+    app: &App,
+    engine: &Engine,
+    file: JobFile,
+    expected: Option<&ExpectedPlan>,
+) -> anyhow::Result<JobId> {
+    let JobFile { request, places, .. } = file;
     let mut differs = None;
     for summary in engine.unfinished(&request.kind, &request.name).await? {
         let record = view::record(&**engine.store(), summary.id).await?;
@@ -88,6 +100,10 @@ async fn submit_or_resume(app: &App, engine: &Engine, request: JobRequest) -> an
             ))
             .into());
     }
+    // A job that is gone on with has its plan already.
+    if let Some(expected) = expected {
+        expectation::check(app, &request, places, expected).await?;
+    }
     let (kind, name) = (request.kind.clone(), request.name.clone());
     let job = engine.submit(request).await?;
     app.output.note(format!("job {job}: {kind} {name}"));
@@ -112,7 +128,10 @@ pub(super) async fn finish(app: &App, held: Held, interrupt: Interrupt, job: Job
     let ending = foreground.follow(job).await;
     let store = foreground.held.engine.store().clone();
     let report = match &ending {
-        Ok(Ending::Rested(_)) => Some(report::make(&*store, &app.setting.kinds, job, app.setting.clock.wall()).await?),
+        Ok(Ending::Rested(_)) => {
+            let made = report::make(&*store, &app.setting.kinds, job, app.setting.clock.wall()).await?;
+            Some(mirror::<WholeReport>(&made)?)
+        }
         _ => None,
     };
     drop(store);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use windlass_engine::view::{self, JobView, TaskView};
+use windlass_api::{WholeJob, WholeTask};
 use windlass_model::Epoch;
 use windlass_model::progress::Progress;
 use windlass_model::task::{Outcome, TaskState};
@@ -12,7 +12,7 @@ use windlass_model::task::{Outcome, TaskState};
 use crate::app::App;
 use crate::exit::Exit;
 use crate::output::Palette;
-use crate::{figures, verdict};
+use crate::{figures, source, verdict};
 
 /// Tasks that are listed one by one; more are summed up by type.
 const LISTED: usize = 40;
@@ -28,19 +28,19 @@ pub(crate) struct Args {
 }
 
 pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
-    let store = app.state()?.read_for(&app.setting.clock, &args.job).await?;
-    let id = view::find(&*store, &args.job).await?;
-    let job = view::job(&*store, &app.setting.kinds, id, app.setting.clock.wall()).await?;
+    let source = source::open_for(app, &args.job).await?;
+    let id = source.find(&args.job).await?;
+    let job = source.job(id).await?;
     // Looking through the log is worth it only where an attempt was followed by another.
     let again = job.tasks.iter().any(|task| task.status.epoch > Epoch(1));
-    let log = if again { view::log(&*store, id, 0, usize::MAX).await? } else { Vec::new() };
+    let log = if again { source.log(id, 0, usize::MAX).await? } else { Vec::new() };
     let late: Vec<&str> =
         log.iter().filter(|entry| entry.code == "task.late_write").map(|entry| entry.message.as_str()).collect();
     app.output.result(&job, || text(&job, &late, app.output.palette, args.tasks))?;
     Ok(Exit::Done)
 }
 
-fn text(job: &JobView, late: &[&str], palette: Palette, all: bool) -> String {
+fn text(job: &WholeJob, late: &[&str], palette: Palette, all: bool) -> String {
     let mut text = String::new();
     let record = &job.record;
     let _ = writeln!(text, "{} {}", record.kind, palette.strong(&record.name));
@@ -66,6 +66,12 @@ fn text(job: &JobView, late: &[&str], palette: Palette, all: bool) -> String {
     for refusal in late {
         let _ = writeln!(text, "refused    {refusal}");
     }
+    for task in &job.tasks {
+        if let Some(approval) = &task.status.approval {
+            let note = approval.note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
+            let _ = writeln!(text, "approved   {} by {}{note}", task.name, approval.by);
+        }
+    }
     if let Some(failure) = &job.status.failure {
         let _ = writeln!(text, "failed     {failure} ({})", failure.code);
     }
@@ -79,14 +85,14 @@ fn text(job: &JobView, late: &[&str], palette: Palette, all: bool) -> String {
 }
 
 /// `waiting`, `running`, or how it ended.
-pub(super) fn task_state(task: &TaskView) -> &'static str {
+pub(super) fn task_state(task: &WholeTask) -> &'static str {
     match &task.status.state {
         TaskState::Done { outcome } => outcome.name(),
         other => other.name(),
     }
 }
 
-fn row(task: &TaskView) -> [String; 5] {
+fn row(task: &WholeTask) -> [String; 5] {
     let waits = match task.waiting_on.as_slice() {
         [] => String::new(),
         [one] => one.clone(),
@@ -97,7 +103,7 @@ fn row(task: &TaskView) -> [String; 5] {
 }
 
 /// How far a task is. Progress is stored now and then; of a task that succeeded nothing is left to do.
-fn progress(task: &TaskView) -> Progress {
+fn progress(task: &WholeTask) -> Progress {
     let mut progress = task.progress;
     if task.status.outcome().is_some_and(Outcome::is_success) {
         progress.done_items = progress.total_items.unwrap_or(progress.done_items);
@@ -115,7 +121,7 @@ struct Sum {
     progress: Option<Progress>,
 }
 
-fn by_type(job: &JobView) -> String {
+fn by_type(job: &WholeJob) -> String {
     let mut types: BTreeMap<&str, Sum> = BTreeMap::new();
     for task in &job.tasks {
         let task_type = task.name.split('[').next().unwrap_or_default();

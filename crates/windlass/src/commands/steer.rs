@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use serde_json::json;
+use windlass_api::whole::mirror;
+use windlass_api::{Client, CommandRequest};
 use windlass_clock::deadline;
 use windlass_engine::records::decode;
 use windlass_engine::{Command, EngineError, view};
@@ -13,12 +15,12 @@ use windlass_store::{StoreError, keys};
 
 use super::run::{STOPPING, finish};
 use crate::app::App;
-use crate::control::{self, Done, Order, Request};
+use crate::control::{self, Answer, Done, Order, Request};
 use crate::exit::Exit;
 use crate::interrupt::Interrupt;
 use crate::problem::Problem;
 use crate::state::{Held, Part, State, StateFolder};
-use crate::verdict;
+use crate::{source, verdict};
 
 /// How often a state folder is tried that is held at one moment and free at the next.
 const TRIES: usize = 20;
@@ -42,26 +44,55 @@ enum Whom {
     Holder { pid: u32, command: String, address: Option<String> },
 }
 
-/// Gives `order` to the job that `given` names.
+/// Who has the state.
+enum Reached {
+    Ourselves(Box<Held>),
+    /// Somebody else, who was asked.
+    Answered(Answer),
+}
+
+/// Gives `command` to the job that `given` names.
 pub(super) async fn steer(app: &App, given: &str, command: Command, stay: Stay) -> anyhow::Result<Exit> {
     let order = Order::Job(command);
     let state = app.state()?;
+    if let (State::Server(server), Order::Job(command)) = (&state, &order) {
+        return told(app, &through_a_server(&server.client(&app.setting)?, given, command).await?, true);
+    }
     // Nothing may be made in a folder that holds no state.
-    let job = view::find(&*state.read_for(&app.setting.clock, given).await?, given).await?;
+    let job = source::open_for(app, given).await?.find(given).await?;
     let request = Request { order, job: job.to_string(), request_id: app.setting.request_id() };
-    let state = match state {
-        State::Folder(folder) => folder,
-        cluster @ State::Cluster(_) => return through_the_store(app, &cluster, request).await,
+    let Some(state) = state.folder().cloned() else { return through_the_store(app, &state, request).await };
+    match reach(app, &state, &request, Part::worker(None)).await? {
+        Reached::Ourselves(held) => here(app, *held, request, stay).await,
+        Reached::Answered(answer) => told(app, &answer.into_done()?, true),
+    }
+}
+
+/// Gives an order that is done as soon as it is stored to whoever works on the state, or carries it out here.
+pub(super) async fn order(app: &App, order: Order, about: String) -> anyhow::Result<Answer> {
+    let state = app.state()?;
+    let request = Request { order, job: about, request_id: app.setting.request_id() };
+    let held = match state.folder() {
+        None => state.open(&app.setting, Part::client()).await?,
+        Some(folder) => match reach(app, folder, &request, Part::client()).await? {
+            Reached::Ourselves(held) => *held,
+            Reached::Answered(answer) => return Ok(answer),
+        },
     };
+    let answer = control::obey(&held.engine, request).await;
+    held.close().await?;
+    Ok(answer)
+}
+
+/// Takes hold of a state folder, or asks whoever holds it.
+async fn reach(app: &App, state: &StateFolder, request: &Request, part: Part) -> anyhow::Result<Reached> {
     for _ in 0..TRIES {
-        match whom(app, &state).await? {
-            Whom::Ourselves(held) => return here(app, *held, request, stay).await,
+        match whom(app, state, &part).await? {
+            Whom::Ourselves(held) => return Ok(Reached::Ourselves(held)),
             Whom::Holder { pid, command, address: Some(address) } => {
                 app.output.note(format!("process {pid} ({command}) holds the state and is asked"));
-                match control::ask(&address, &request, &*app.setting.clock).await {
-                    Ok(answer) => {
-                        return told(app, &answer.into_done()?, true);
-                    }
+                match control::ask(&address, request, &*app.setting.clock).await {
+                    Ok(answer) => return Ok(Reached::Answered(answer)),
                     // It may have ended in between: then somebody else, or we, can do it.
                     Err(error) if state.holder()?.is_some_and(|holder| holder.pid == pid) => return Err(error),
                     Err(_) => {}
@@ -87,10 +118,33 @@ async fn through_the_store(app: &App, cluster: &State, request: Request) -> anyh
     told(app, &answer.into_done()?, true)
 }
 
-async fn whom(app: &App, state: &StateFolder) -> anyhow::Result<Whom> {
+/// Gives the order to the server, which knows who asks.
+async fn through_a_server(client: &Client, given: &str, command: &Command) -> anyhow::Result<Done> {
+    let request = match command.clone() {
+        Command::Pause { until } => CommandRequest::Pause { for_: None, until },
+        Command::Resume => CommandRequest::Resume,
+        Command::Cancel { undo } => CommandRequest::Cancel { undo },
+        Command::Undo => CommandRequest::Undo,
+        Command::Confirm => CommandRequest::Confirm,
+        Command::IgnoreLeftovers => CommandRequest::IgnoreLeftovers,
+        Command::Retry { failed_only, from, inputs } => CommandRequest::Retry { failed_only, from, inputs },
+        Command::Approve { task, note, .. } => CommandRequest::Approve { task, note },
+        Command::Extend { by_ms } => CommandRequest::Extend { by: format!("{by_ms}ms") },
+        Command::Wake => CommandRequest::Wake,
+        Command::Delete { force } => CommandRequest::Delete { force },
+    };
+    let answer = client.command(given, &request, &client.key()).await?;
+    let status = answer.status.ok_or_else(|| {
+        Problem::failed(format!("{} {given}: it is done; the server is older and does not say more", answer.command))
+    })?;
+    let deleted = answer.state.is_none().then(|| mirror(&answer.leftovers)).transpose()?;
+    Ok(Done { job: answer.job, status: *status, deleted })
+}
+
+async fn whom(app: &App, state: &StateFolder, part: &Part) -> anyhow::Result<Whom> {
     let held = match state.holder()? {
         Some(holder) => Some(holder),
-        None => match State::Folder(state.clone()).open(&app.setting, Part::worker(None)).await {
+        None => match State::Folder(state.clone()).open(&app.setting, part.clone()).await {
             Ok(held) => return Ok(Whom::Ourselves(Box::new(held))),
             // Somebody was faster.
             Err(error) if matches!(error.downcast_ref(), Some(StoreError::Held(_))) => state.holder()?,
@@ -155,8 +209,8 @@ async fn goes_on_by_itself(held: &Held, job: JobId) -> anyhow::Result<bool> {
 
 /// Done if the job is cancelled or its effects are undone, failed if some of them are still there.
 async fn cancelled(app: &App, job: JobId) -> anyhow::Result<Exit> {
-    let store = app.state()?.read_for(&app.setting.clock, &job.to_string()).await?;
-    let job = view::job(&*store, &app.setting.kinds, job, app.setting.clock.wall()).await?;
+    let source = source::open_for(app, &job.to_string()).await?;
+    let job = source.job(job).await?;
     Ok(if job.status.state == JobState::UndoFailed { Exit::Failed } else { Exit::Done })
 }
 

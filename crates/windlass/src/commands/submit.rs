@@ -12,6 +12,7 @@ use crate::exit::Exit;
 use crate::job_file::JobFile;
 use crate::problem::Problem;
 use crate::state::{Part, State};
+use crate::{expectation, source};
 
 /// Which job.
 #[derive(Debug, clap::Args)]
@@ -21,12 +22,24 @@ pub(crate) struct Args {
     /// Stay and show how far it is until it rests
     #[arg(long)]
     watch: bool,
+    /// Hand it over only if planning it now gives this plan: the digest that `plan` prints, or the file of `plan --out`
+    #[arg(long, value_name = "DIGEST|FILE")]
+    expect_plan: Option<String>,
 }
 
 pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
-    let file = JobFile::read(&args.file, &app.setting.kinds)?;
+    let mut file = JobFile::read(&args.file, &app.setting.kinds)?;
     let name = file.request.name.clone();
-    let job = match app.state()? {
+    let state = app.state()?;
+    if let Some(given) = &args.expect_plan {
+        let expected = expectation::read(given)?;
+        match state {
+            // It plans itself: it may reach other things than this process does.
+            State::Server(_) => file.submission.expect_plan = Some(expected),
+            _ => expectation::check(app, &file.request, file.places, &expected).await?,
+        }
+    }
+    let job = match state {
         State::Folder(folder) => {
             let Some(holder) = folder.holder()? else {
                 return Err(Problem::unreachable(format!("nobody works on {}", folder.dir().display()))
@@ -55,10 +68,19 @@ pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
             held.close().await?;
             submitted?
         }
+        State::Server(server) => {
+            let client = server.client(&app.setting)?;
+            let submitted = client.submit(&file.submission, &client.key()).await?;
+            if submitted.scheduled {
+                return scheduled(app, &submitted.id.to_string(), &name);
+            }
+            submitted.id
+        }
     };
     if args.watch {
         app.output.note(format!("job {job}: {name}"));
-        return watch::until_rest(app, job).await;
+        let source = source::open_for(app, &job.to_string()).await?;
+        return watch::until_rest(app, &*source, job).await;
     }
     told(app, job, &name)
 }

@@ -103,7 +103,7 @@ impl Args {
 pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
     let app = &args.allow.apply(app);
     let config = args.config()?;
-    let state = app.state()?;
+    let state = app.own_state()?;
     if args.no_worker && state.folder().is_some() {
         return Err(
             Problem::usage("--no-worker leaves nobody to run jobs: a folder is worked on by one process").into()

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use windlass_engine::view::{self, JobView, TaskView};
+use windlass_api::{WholeJob, WholeTask};
 use windlass_model::Failure;
 use windlass_model::task::{Outcome, TaskState};
 
@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::exit::Exit;
 use crate::output::Palette;
 use crate::problem::Problem;
-use crate::{figures, verdict};
+use crate::{figures, source, verdict};
 
 /// Tasks that are listed for people; JSON output has all.
 const LISTED: usize = 50;
@@ -56,13 +56,13 @@ struct TaskAnswer {
 }
 
 pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
-    let store = app.state()?.read_for(&app.setting.clock, &args.job).await?;
-    let id = view::find(&*store, &args.job).await?;
-    let job = view::job(&*store, &app.setting.kinds, id, app.setting.clock.wall()).await?;
+    let source = source::open_for(app, &args.job).await?;
+    let id = source.find(&args.job).await?;
+    let job = source.job(id).await?;
     let tasks = match &args.task {
         Some(given) => vec![about(&job, find(&job, given)?)],
         None => {
-            let asked = |task: &&TaskView| !task.status.outcome().is_some_and(Outcome::is_success);
+            let asked = |task: &&WholeTask| !task.status.outcome().is_some_and(Outcome::is_success);
             job.tasks.iter().filter(asked).map(|task| about(&job, task)).collect()
         }
     };
@@ -78,12 +78,12 @@ pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn find<'a>(job: &'a JobView, given: &str) -> anyhow::Result<&'a TaskView> {
-    let exact = |task: &&TaskView| task.name == given || task.id.to_string() == given.to_ascii_lowercase();
+fn find<'a>(job: &'a WholeJob, given: &str) -> anyhow::Result<&'a WholeTask> {
+    let exact = |task: &&WholeTask| task.name == given || task.id.to_string() == given.to_ascii_lowercase();
     if let Some(task) = job.tasks.iter().find(exact) {
         return Ok(task);
     }
-    let found: Vec<&TaskView> = job.tasks.iter().filter(|task| task.name.contains(given)).collect();
+    let found: Vec<&WholeTask> = job.tasks.iter().filter(|task| task.name.contains(given)).collect();
     match found.as_slice() {
         [task] => Ok(task),
         [] => Err(Problem::usage(format!("job {} has no task {given}", job.record.name))
@@ -96,7 +96,7 @@ fn find<'a>(job: &'a JobView, given: &str) -> anyhow::Result<&'a TaskView> {
     }
 }
 
-fn about(job: &JobView, task: &TaskView) -> TaskAnswer {
+fn about(job: &WholeJob, task: &WholeTask) -> TaskAnswer {
     let last = task.status.attempts.last().and_then(|attempt| attempt.failure.as_deref());
     let (failure, because_of) = match &task.status.state {
         TaskState::Done { outcome: Outcome::Failed { failure } } => (Some(&**failure), Vec::new()),

@@ -61,7 +61,7 @@ pub(super) fn labels(given: &[(String, String)]) -> BTreeMap<String, String> {
 
 pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
     let app = &args.allow.apply(app);
-    let state = app.state()?;
+    let state = app.own_state()?;
     if let State::Folder(folder) = &state {
         return Err(Problem::usage(format!(
             "a folder ({}) is worked on by one process at a time, so it has no place for a further worker",

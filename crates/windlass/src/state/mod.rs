@@ -1,7 +1,8 @@
-//! Where jobs live: a state folder, read or held, or an etcd that many share.
+//! Where jobs live: a state folder, read or held, an etcd that many share, or behind a server.
 
 mod cluster;
 mod folder;
+mod server;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use windlass_store_etcd::EtcdStore;
 
 pub(crate) use self::cluster::StateCluster;
 pub(crate) use self::folder::StateFolder;
+pub(crate) use self::server::{ServerOptions, StateServer};
 use crate::problem::Problem;
 
 /// What every command works with.
@@ -112,11 +114,16 @@ pub(crate) enum State {
     Folder(StateFolder),
     /// An etcd.
     Cluster(StateCluster),
+    /// Whatever a server works on.
+    Server(StateServer),
 }
 
 impl State {
-    /// What `--state` names, or the default folder.
-    pub(crate) fn find(given: Option<&str>) -> anyhow::Result<Self> {
+    /// What `--server` or `--state` names, or the default folder.
+    pub(crate) fn find(given: Option<&str>, server: &ServerOptions) -> anyhow::Result<Self> {
+        if let Some(named) = &server.server {
+            return Ok(Self::Server(StateServer::new(named, server)));
+        }
         match given {
             Some(text) if StateCluster::is_meant(text) => StateCluster::parse(text).map(Self::Cluster),
             Some(text) if text.contains("://") => {
@@ -130,8 +137,15 @@ impl State {
     pub(crate) fn folder(&self) -> Option<&StateFolder> {
         match self {
             Self::Folder(folder) => Some(folder),
-            Self::Cluster(_) => None,
+            Self::Cluster(_) | Self::Server(_) => None,
         }
+    }
+
+    /// What a command says that needs the state itself.
+    pub(crate) fn needs_store(&self) -> anyhow::Error {
+        Problem::usage(format!("this command works on the state itself, and {self} lets nobody do that"))
+            .hint("leave --server and WINDLASS_SERVER out; --state names a folder or an etcd")
+            .into()
     }
 
     /// Opens it for reading, also while others work on it; `None` when nothing was ever stored in it.
@@ -139,16 +153,8 @@ impl State {
         match self {
             Self::Folder(folder) => folder.read(),
             Self::Cluster(cluster) => Ok(Some(cluster.connect(clock).await?)),
+            Self::Server(_) => Err(self.needs_store()),
         }
-    }
-
-    /// Opens it for reading; an error when nothing was ever stored in it.
-    pub(crate) async fn read_for(&self, clock: &SharedClock, job: &str) -> anyhow::Result<Arc<dyn Store>> {
-        self.read(clock).await?.ok_or_else(|| {
-            Problem::usage(format!("there is no job {job}: {self} holds no state"))
-                .hint("name the folder with --state or WINDLASS_STATE")
-                .into()
-        })
     }
 
     /// Opens an engine on it. A folder is held from then on.
@@ -202,6 +208,7 @@ impl State {
         Ok(match self {
             Self::Folder(folder) => (HeldStore::Folder(folder.hold(setting.clock.clone())?), folder.work_dir()),
             Self::Cluster(cluster) => (HeldStore::Cluster(cluster.connect(&setting.clock).await?), cluster.work_dir()?),
+            Self::Server(_) => return Err(self.needs_store()),
         })
     }
 }
@@ -211,6 +218,7 @@ impl std::fmt::Display for State {
         match self {
             Self::Folder(folder) => folder.dir().display().fmt(f),
             Self::Cluster(cluster) => cluster.fmt(f),
+            Self::Server(server) => server.fmt(f),
         }
     }
 }

@@ -5,7 +5,15 @@ use serde_json::Value;
 
 pub(crate) fn windlass() -> Command {
     let mut command = Command::cargo_bin("windlass").expect("cargo builds the program for its tests");
-    for name in ["WINDLASS_STATE", "WINDLASS_LOG", "WINDLASS_CRASH_AT", "WINDLASS_COUNT_POINTS", "NO_COLOR"] {
+    for name in [
+        "WINDLASS_SERVER",
+        "WINDLASS_TOKEN",
+        "WINDLASS_STATE",
+        "WINDLASS_LOG",
+        "WINDLASS_CRASH_AT",
+        "WINDLASS_COUNT_POINTS",
+        "NO_COLOR",
+    ] {
         command.env_remove(name);
     }
     // A state that nobody named is never that of the person who runs the tests.
