@@ -14,6 +14,7 @@ mod jobs;
 mod kinds;
 mod log;
 mod pause;
+mod placement;
 pub(crate) mod plan;
 mod report;
 mod resume;
@@ -100,6 +101,9 @@ pub(crate) enum Command {
     Schema(schema::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
+    /// Which file belongs on which server
+    #[command(subcommand)]
+    Placement(placement::Command),
     /// Look into index backups
     #[command(subcommand)]
     Index(index::Command),
@@ -140,6 +144,7 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<Exit> {
         Command::Kinds(args) => kinds::run(app, &args),
         Command::Schema(args) => schema::run(app, &args),
         Command::Completions(args) => completions::run(app, &args),
+        Command::Placement(placement::Command::Decide(args)) => placement::decide(app, &args),
         Command::Index(index::Command::Inspect(args)) => index::inspect(app, &args).await,
         Command::Sim(sim::Command::Vald(args)) => sim::vald(app, &args).await,
     }
