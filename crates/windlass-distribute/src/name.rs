@@ -139,6 +139,43 @@ impl Names {
         Some(id)
     }
 
+    /// The numbers of many names; as [`Names::intern`] for each of them. `None`: the table is full.
+    ///
+    /// The table is far larger than the processor's caches: what has to be looked at for a block of names is fetched
+    /// for all of them before any is compared, so that the waits overlap.
+    pub fn intern_all<'n>(
+        &mut self,
+        names: impl IntoIterator<Item = &'n [u8]>,
+        ids: &mut Vec<FileId>,
+    ) -> Option<()> {
+        const BLOCK: usize = 32;
+        let mut names = names.into_iter();
+        let mut block: Vec<(&[u8], u32, u64, u64)> = Vec::with_capacity(BLOCK);
+        loop {
+            block.clear();
+            block.extend(names.by_ref().take(BLOCK).map(|name| (name, hash(name), 0, 0)));
+            if block.is_empty() {
+                return Some(());
+            }
+            let mask = self.slots.len() - 1;
+            for (_, hash, slot, _) in &mut block {
+                *slot = self.slots[*hash as usize & mask];
+            }
+            for (_, hash, slot, end) in &mut block {
+                let known = (*slot >> 32) as u32 == *hash && *slot != 0;
+                *end = if known { self.ends[*slot as u32 as usize - 1] } else { 0 };
+            }
+            for (name, _, slot, end) in &block {
+                let start = (*end as usize).checked_sub(name.len());
+                let here = start.filter(|_| *end > 0).map(|start| &self.bytes[start..*end as usize]);
+                // The bytes are right; the beginning has to be where the name before ends.
+                let id = FileId((*slot as u32).wrapping_sub(1));
+                let same = here == Some(*name) && self.get(id).len() == name.len();
+                ids.push(if same { id } else { self.intern(name)? });
+            }
+        }
+    }
+
     /// The number, or the free slot where it belongs.
     fn probe(&self, hash: u32, name: &[u8]) -> Result<FileId, usize> {
         let mask = self.slots.len() - 1;
@@ -223,6 +260,27 @@ mod tests {
         }
         assert_eq!(names.len(), all.len());
         assert_eq!(names.find(b"other"), None);
+    }
+
+    #[test]
+    fn many_at_once_are_numbered_as_one_by_one() {
+        let all: Vec<Vec<u8>> = (0..5_000_u32).map(|n| format!("M{}V{n}.mpg", n % 7).into_bytes()).collect();
+        let (mut one, mut many) = (Names::default(), Names::default());
+        // Names that end alike, and the empty one: an end alone does not make a name.
+        for name in [&b""[..], b"g", b".mpg", b"V1.mpg"] {
+            assert_eq!(one.intern(name), many.intern(name));
+        }
+        for _ in 0..2 {
+            let mut ids = Vec::new();
+            many.intern_all(all.iter().map(Vec::as_slice), &mut ids).unwrap();
+            let expected: Vec<FileId> = all.iter().map(|name| one.intern(name).unwrap()).collect();
+            assert_eq!(ids, expected);
+        }
+        let mut ids = Vec::new();
+        many.intern_all([&b""[..], b"g", b".mpg", b"V1.mpg", b"pg"], &mut ids).unwrap();
+        assert_eq!(ids.iter().map(|id| id.number()).collect::<Vec<_>>(), [0, 1, 2, 3, 5_004]);
+        let full = Names::with_limit(3).intern_all(all.iter().map(Vec::as_slice), &mut ids);
+        assert_eq!(full, None);
     }
 
     #[test]

@@ -165,7 +165,7 @@ pub fn read(names: &mut Names, answer: &Answer<'_>, max_age_sec: i64) -> Result<
     if !answer.complete || body.last().is_some_and(|last| *last != b'\n') {
         return Err(ListingFault::Cut(lines));
     }
-    let mut ids = Vec::with_capacity(lines);
+    let mut rows: Vec<&[u8]> = Vec::with_capacity(lines);
     let (mut start, mut before) = (0, &b""[..]);
     for (end, number) in memchr::memchr_iter(b'\n', body).zip(1..) {
         let line = &body[start..end];
@@ -175,8 +175,10 @@ pub fn read(names: &mut Names, answer: &Answer<'_>, max_age_sec: i64) -> Result<
             return Err(ListingFault::Order(number));
         }
         before = line;
-        ids.push(names.intern(line).ok_or(ListingFault::TooMany)?);
+        rows.push(line);
     }
+    let mut ids = Vec::with_capacity(lines);
+    names.intern_all(rows, &mut ids).ok_or(ListingFault::TooMany)?;
     Ok(Listing::new(ids))
 }
 
