@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use windlass_model::{Epoch, JobId, TaskId, WorkerId};
 use windlass_store::{Change, Committed, Compare, Entry, LeaseId, StoreError, Txn, keys};
@@ -215,6 +216,24 @@ pub(crate) async fn ask(
             return withdraw(shared, job, ask_key, &answer_key, began).await;
         }
     }
+}
+
+/// The cancel of a run whose place a newer one takes, for the transaction that says that the newer one waits. Bound to
+/// nobody's lease: whoever coordinates the run carries it out, and nobody waits for an answer.
+pub(crate) fn cancel_for_newer(session: &Session, job: JobId) -> (String, Bytes) {
+    let request = "newer-run".to_owned();
+    let key = keys::ask(job, &request);
+    let what = What::Command(Command::Cancel { undo: false });
+    (key, encode(&Ask { request, what, by: session.worker }))
+}
+
+/// Removes what is asked of a job that is gone, and that is bound to nobody's lease.
+pub(crate) async fn forget(shared: &Shared, job: JobId) -> Result<(), EngineError> {
+    for asked in shared.asks.of(job).into_iter().filter(|asked| asked.lease.is_none()) {
+        let txn = Txn::new().when(Compare::Absent(keys::job(job))).delete(asked.key);
+        shared.commit(txn, "forget").await?;
+    }
+    Ok(())
 }
 
 /// Tells the coordinators of attempts that this process dropped because it had lost its lease. People who wonder

@@ -12,6 +12,7 @@ use windlass_model::JobId;
 use windlass_store::{Change, keys, read_all};
 
 use crate::EngineError;
+use crate::asks;
 use crate::coordinator::{Message, load, removal};
 use crate::engine::Shared;
 use crate::lease::Session;
@@ -128,10 +129,11 @@ async fn attend(shared: &Arc<Shared>, session: &Arc<Session>, job: JobId) -> Res
 
 /// Starts a coordinator for a job. It ends at once when another worker is faster.
 async fn take_up(shared: &Arc<Shared>, session: &Arc<Session>, job: JobId) -> Result<(), EngineError> {
-    if let Some(image) = load::outline(&*shared.store, job).await? {
-        let seed = JobSnapshot::of(&image, image.work(), None, None);
-        shared.ensure(session, seed, job, None, None);
-    }
+    let Some(image) = load::outline(&*shared.store, job).await? else {
+        return asks::forget(shared, job).await;
+    };
+    let seed = JobSnapshot::of(&image, image.work(), None, None);
+    shared.ensure(session, seed, job, None, None);
     Ok(())
 }
 

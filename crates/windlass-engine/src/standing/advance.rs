@@ -9,6 +9,7 @@ use windlass_store::{Committed, Compare, Store, StoreError, Txn, keys};
 use super::Triggered;
 use super::record::{Cause, RunEnd, StandingRecord, StandingRequest, Waiting, job_of};
 use crate::EngineError;
+use crate::asks;
 use crate::engine::Shared;
 use crate::follow::recover;
 use crate::lease::Session;
@@ -79,7 +80,6 @@ pub(crate) async fn advance(
     ordered: Option<&Ordered>,
 ) -> Result<Option<Advanced>, EngineError> {
     let store = &*shared.store;
-    let mut cancel: Vec<JobId> = Vec::new();
     let mut begun = false;
     let advanced = loop {
         let Some(entry) = store.get(&keys::standing(id)).await? else { return Ok(None) };
@@ -87,6 +87,7 @@ pub(crate) async fn advance(
         let before = record.clone();
         let now = shared.clock.wall();
         refresh(store, &mut record).await?;
+        let mut cancel: Vec<JobId> = Vec::new();
         let mut triggered = None;
         let mut wanted = None;
         if let Some(ordered) = ordered {
@@ -135,6 +136,10 @@ pub(crate) async fn advance(
         if record == before {
             break Advanced { record, triggered };
         }
+        for job in cancel {
+            let (key, ask) = asks::cancel_for_newer(session, job);
+            txn = txn.put(key, ask);
+        }
         match shared.commit(txn.put(entry.key, encode(&record)), "standing").await {
             Ok(Committed::At(_)) => {
                 begun |= size > 0;
@@ -143,7 +148,7 @@ pub(crate) async fn advance(
                 }
             }
             // Somebody else was faster; what they did is read.
-            Ok(Committed::Conflict(_)) => cancel.clear(),
+            Ok(Committed::Conflict(_)) => {}
             // Read again: what was applied is not due any more.
             Err(EngineError::Store(StoreError::Unknown(_))) => begun = true,
             Err(error) => return Err(error),
@@ -151,9 +156,6 @@ pub(crate) async fn advance(
     };
     if begun {
         recover(shared, session).await?;
-    }
-    for job in cancel {
-        shared.cancel_for_newer(session, job).await?;
     }
     Ok(Some(advanced))
 }

@@ -9,29 +9,26 @@
 //! `scheduler` decides who is in charge, and wakes up when something is due.
 
 mod advance;
+mod read;
 mod record;
 pub(crate) mod scheduler;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use jiff::Timestamp;
-use tokio::sync::oneshot;
 use windlass_model::JobId;
 use windlass_model::schedule::Schedule;
 use windlass_store::{Committed, Compare, Entry, Txn, budget, keys};
 
+pub use self::read::{find, list};
 pub use self::record::{Cause, Run, RunEnd, StandingRecord, StandingRequest};
 
 use self::advance::{Ordered, advance};
 use crate::EngineError;
-use crate::command::Command;
-use crate::coordinator::{Message, load, plan_failure};
-use crate::engine::{Engine, JobRequest, Shared};
+use crate::coordinator::plan_failure;
+use crate::engine::{Engine, JobRequest};
 use crate::kind::PlanContext;
-use crate::lease::Session;
 use crate::records::{decode, encode};
-use crate::snapshot::JobSnapshot;
 
 /// A standing job as people see it.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -54,23 +51,6 @@ pub enum Triggered {
     Waits,
     /// The run before it has not ended, and the schedule says to leave such runs out.
     LeftOut(JobId),
-}
-
-impl Shared {
-    /// Cancels a run whose place a newer one takes. If its coordinator lives in another process, or has just ended, the
-    /// newer run simply waits for its end.
-    async fn cancel_for_newer(self: &Arc<Self>, session: &Arc<Session>, job: JobId) -> Result<(), EngineError> {
-        let Some(image) = load::load(&*self.store, job).await? else { return Ok(()) };
-        let seed = JobSnapshot::of(&image, image.work(), None, None);
-        let (reply, _) = oneshot::channel();
-        let message = Message::Command {
-            command: Command::Cancel { undo: false },
-            request: Some("a newer run of the standing job".to_owned()),
-            reply,
-        };
-        self.ensure(session, seed, job, Some(message), None);
-        Ok(())
-    }
 }
 
 fn too_large(bytes: usize) -> EngineError {
@@ -139,22 +119,7 @@ impl Engine {
     ///
     /// A failing store, or a record that cannot be read.
     pub async fn standing_list(&self) -> Result<Vec<StandingView>, EngineError> {
-        let store = &*self.shared().store;
-        let mut records: Vec<(StandingRecord, u64)> = Vec::new();
-        load::each(store, keys::STANDING, |entry| {
-            records.push((decode(entry)?, entry.version.0));
-            Ok(())
-        })
-        .await?;
-        let mut views = Vec::with_capacity(records.len());
-        for (mut record, version) in records {
-            // Deleted in between.
-            let Some(request) = store.get(&keys::standing_request(&record.id)).await? else { continue };
-            advance::refresh(store, &mut record).await?;
-            views.push(StandingView { record, request: decode(&request)?, version });
-        }
-        views.sort_by(|a, b| (&a.request.name, &a.record.id).cmp(&(&b.request.name, &b.record.id)));
-        Ok(views)
+        list(&*self.shared().store).await
     }
 
     /// One standing job, by its name, its id, or the beginning or end of its id. Its history is in its record.
@@ -163,23 +128,7 @@ impl Engine {
     ///
     /// [`EngineError::NoSuchStanding`], [`EngineError::Ambiguous`].
     pub async fn standing_find(&self, given: &str) -> Result<StandingView, EngineError> {
-        let mut all = self.standing_list().await?;
-        if let Some(exact) = all.iter().position(|one| one.request.name == given || one.record.id == given) {
-            return Ok(all.swap_remove(exact));
-        }
-        let part = given.to_ascii_lowercase();
-        let fits = |one: &StandingView| {
-            part.len() >= 4 && (one.record.id.starts_with(&part) || one.record.id.ends_with(&part))
-        };
-        let mut found: Vec<StandingView> = all.into_iter().filter(fits).collect();
-        match found.len() {
-            0 => Err(EngineError::NoSuchStanding(given.to_owned())),
-            1 => Ok(found.swap_remove(0)),
-            _ => Err(EngineError::Ambiguous {
-                given: given.to_owned(),
-                candidates: found.into_iter().take(5).map(|one| one.record.id).collect(),
-            }),
-        }
+        find(&*self.shared().store, given).await
     }
 
     /// The runs of a standing job, newest first; the last 50 are kept.

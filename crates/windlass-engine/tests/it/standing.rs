@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use windlass_clock::{Clock, Seeded, SharedClock, SystemClock};
 use windlass_engine::standing::{Cause, Run};
-use windlass_engine::{Engine, EngineConfig, EngineError, JobRequest, Kinds, Triggered, view};
+use windlass_engine::{Command, Engine, EngineConfig, EngineError, JobRequest, Kinds, Triggered, view};
 use windlass_model::job::JobResult;
 use windlass_model::schedule::{Misfire, Overlap, Schedule};
 use windlass_sim::world::{Step, StepKind, StepSpec, World};
@@ -99,6 +99,34 @@ async fn two_engines_that_die_in_turn_begin_each_run_once() {
     assert_eq!(rig.jobs().await as u64, record.runs);
     assert!(rig.world.faults().is_empty(), "{:?}", rig.world.faults());
     assert_eq!(rig.world.things().len() as u64, record.runs);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_run_cancels_one_that_another_process_coordinates() {
+    let rig = Rig::new();
+    let first = rig.engine(1).await;
+    let id = first.standing_create(request("long", 100_000), every(86_400, Overlap::CancelRunning)).await.unwrap();
+    let Triggered::Began(run) = first.standing_trigger(&id, None).await.unwrap() else { panic!("nothing runs yet") };
+    rig.pass(1).await;
+    assert!(first.watch(run).is_some(), "the first engine coordinates the run");
+    // A second process decides that a newer one takes its place, and dies at once.
+    let second = rig.engine(2).await;
+    assert_eq!(second.standing_trigger(&id, Some("now".into())).await.unwrap(), Triggered::Waits);
+    drop(second);
+    rig.pass(5).await;
+    let runs = history(&first, &id).await;
+    let [newer, older] = runs.as_slice() else { panic!("{runs:#?}") };
+    assert_eq!((older.job, older.end.unwrap().result), (Some(run), Some(JobResult::Cancelled)));
+    assert!(newer.end.is_none() && newer.job.is_some(), "{newer:#?}");
+    assert!(read_all(&rig.store, keys::MAIL).await.unwrap().is_empty(), "what was asked is carried out");
+
+    // What is asked of a job that is gone by then goes too.
+    let newer = newer.job.unwrap();
+    let third = rig.engine(3).await;
+    third.standing_trigger(&id, None).await.unwrap();
+    first.command(newer, Command::Delete { force: true }, None).await.unwrap();
+    rig.pass(60).await;
+    assert!(read_all(&rig.store, keys::MAIL).await.unwrap().is_empty(), "nobody is left to carry it out");
 }
 
 #[tokio::test(start_paused = true)]
