@@ -108,8 +108,9 @@ impl Warnings {
             self.held_back.fetch_add(1, Ordering::Relaxed);
             return;
         }
+        let space = if place.is_empty() { "" } else { " " };
         (self.say)(&format!(
-            "the remote cache {place} {}; the build goes on without it where it must: {detail}",
+            "the remote cache{space}{place} {}; the build goes on without it where it must: {detail}",
             cause.words()
         ));
     }

@@ -105,6 +105,14 @@ pub(crate) fn replay(bytes: &[u8]) -> (Vec<(ActionId, Entry, bool)>, usize) {
     (entries, good)
 }
 
+/// How many entries a journal holds, and how many bytes of it are good: for tests that feed it anything.
+#[doc(hidden)]
+#[must_use]
+pub fn replay_journal(bytes: &[u8]) -> (usize, usize) {
+    let (entries, good) = replay(bytes);
+    (entries.len(), good)
+}
+
 impl Journal {
     /// Begins a journal of this process's own.
     pub(crate) fn begin(folder: &Path, entropy: &dyn Entropy, steps: &Steps) -> io::Result<Arc<Self>> {
@@ -139,6 +147,14 @@ impl Journal {
             }
         }
         items
+    }
+
+    /// Whether a process that is gone has left something.
+    pub(crate) fn is_orphaned(folder: &Path) -> bool {
+        let found = fs::read_dir(folder).into_iter().flatten().filter_map(|one| Some(one.ok()?.path()));
+        let mut journals = found.filter(|path| path.extension().is_some_and(|extension| extension == "queue"));
+        // The lock is let go at once: this only looks.
+        journals.any(|path| File::open(&path).is_ok_and(|file| file.try_lock().is_ok()))
     }
 
     fn adopt_one(path: &Path, steps: &Steps) -> io::Result<Option<Vec<Item>>> {

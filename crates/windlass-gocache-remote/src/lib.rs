@@ -58,6 +58,8 @@ pub use config::{
 pub use frame::{FormatError, decode_extent};
 pub use garbage::{GcPlan, GcPolicy, GcStep, Holdings, PackFile, SegmentFile, plan_gc};
 pub use id::{ActionId, Entry, OutputId};
+#[doc(hidden)]
+pub use journal::replay_journal;
 pub use journal::waiting;
 pub use local::{Incoming, LocalOutputs};
 pub use name::Name;
@@ -66,5 +68,7 @@ pub use outcome::{Closed, Counters, Lookup, Prefetched};
 pub use place::Steps;
 pub use remote::Remote;
 pub use seed::{action_name, data_name, decode_action, encode_action};
+#[doc(hidden)]
+pub use table::seal;
 pub use table::{Location, Record, Table, TableDraft, TableKind};
 pub use upkeep::{Flaw, Inspection, RemotePlace, StepDone, UpkeepError, Verification};

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::config::{Layout, RemoteConfig};
 use crate::fetch::{Arrival, Fetcher};
 use crate::id::{ActionId, Entry, OutputId};
 use crate::index::Index;
+use crate::journal::Journal;
 use crate::local::LocalOutputs;
 use crate::name::{Name, run_key};
 use crate::outcome::{Closed, Counters, Lookup, Prefetched};
@@ -30,8 +31,12 @@ use crate::upload::{UploadSettings, Uploader};
 
 /// A manifest that says nothing new is published again after this, so that garbage is not made of what is in use.
 const REFRESH: Duration = Duration::from_secs(24 * 3600);
+/// A run that needs the network for nothing else tries to finish what others left this often.
+const AGAIN: Duration = Duration::from_secs(300);
 /// Actions of one run that its manifest names at most.
 const MOST_USED: usize = 200_000;
+/// The shortest wait for a lookup, whatever was late before: what a remote across an ocean needs.
+const LEAST_PATIENCE: Duration = Duration::from_millis(100);
 /// Between two tries to read an index that could not be read.
 const RELOAD: Duration = Duration::from_secs(1);
 
@@ -50,6 +55,8 @@ struct Shared {
     around: Arc<Around>,
     used: Mutex<Used>,
     gave_up: AtomicBool,
+    /// Lookups in a row that were not answered in time.
+    late: AtomicU32,
 }
 
 #[derive(Default)]
@@ -116,7 +123,14 @@ impl Remote {
             steps,
             deadline: config.deadline,
         });
-        let shared = Shared { config, local, around, used: Mutex::default(), gave_up: AtomicBool::new(false) };
+        let shared = Shared {
+            config,
+            local,
+            around,
+            used: Mutex::default(),
+            gave_up: AtomicBool::new(false),
+            late: AtomicU32::new(0),
+        };
         Self { shared: Arc::new(shared), live: OnceLock::new(), closed: AtomicBool::new(false) }
     }
 
@@ -148,11 +162,24 @@ impl Remote {
         let Some(live) = self.live() else { return Lookup::Unavailable };
         let around = &self.shared.around;
         let started = around.clock.monotonic();
-        let looked = live.handle.block_on(deadline(&*around.clock, self.shared.config.deadline, live.look(action)));
+        // The patience halves with each lookup that is not answered in time, and comes back with one that is.
+        let late = self.shared.late.load(Ordering::Relaxed).min(10);
+        let patience = (self.shared.config.deadline / (1 << late)).max(LEAST_PATIENCE);
+        let looked = live.handle.block_on(deadline(&*around.clock, patience, live.look(action)));
         let waited = around.clock.monotonic().saturating_sub(started);
         add(&around.tally.waited_ms, waited.as_millis() as u64);
         self.weigh();
-        let answer = looked.unwrap_or(Lookup::Unavailable);
+        let answer = if let Ok(answer) = looked {
+            self.shared.late.store(0, Ordering::Relaxed);
+            answer
+        } else {
+            if self.shared.late.fetch_add(1, Ordering::Relaxed) > 0 {
+                let place = self.shared.config.read.first().map(|url| url.of_key("")).unwrap_or_default();
+                let words = format!("a lookup was not answered within {:.1} s", patience.as_secs_f64());
+                around.warnings.tell(Cause::Hanging, &place, &words);
+            }
+            Lookup::Unavailable
+        };
         if let Lookup::Found(entry) = answer
             && self.shared.local.action(action) != Some(entry)
             && let Err(error) = self.shared.local.put_action(action, &entry)
@@ -243,7 +270,8 @@ impl Remote {
         }
         // Decided before anything is closed: it may need the network.
         let manifest = self.manifest();
-        let live = if manifest.is_some() { self.live() } else { self.live.get().and_then(Option::as_ref) };
+        let needed = manifest.is_some() || self.shared.has_leftovers();
+        let live = if needed { self.live() } else { self.live.get().and_then(Option::as_ref) };
         self.closed.store(true, Ordering::SeqCst);
         let Some(live) = live else {
             return Closed { held_back: self.shared.around.warnings.held_back(), ..Closed::default() };
@@ -251,7 +279,7 @@ impl Remote {
         let clock = &self.shared.around.clock;
         let started = clock.monotonic();
         live.fetcher.drop_plans();
-        let closed = live.drain(clock, limit);
+        let mut closed = live.drain(clock, limit);
         let rest = limit.saturating_sub(clock.monotonic().saturating_sub(started));
         if let (Some(used), Some(writer)) = (manifest, &live.writer)
             && writer.source.place.writes_work()
@@ -264,6 +292,7 @@ impl Remote {
         if let Some(runtime) = live.runtime.lock().unwrap_or_else(PoisonError::into_inner).take() {
             runtime.shutdown_background();
         }
+        closed.held_back = self.shared.around.warnings.held_back();
         closed
     }
 
@@ -324,6 +353,24 @@ impl Drop for Remote {
 }
 
 impl Shared {
+    /// Whether a process that is gone has left uploads, and nobody tried to finish them lately: a remote that is down
+    /// must not hold up the end of every build.
+    fn has_leftovers(&self) -> bool {
+        let queue = self.local.state_dir().join("queue");
+        if self.config.write.is_none() || !Journal::is_orphaned(&queue) {
+            return false;
+        }
+        let note = queue.join("tried");
+        let now = self.around.clock.wall().as_millisecond();
+        let tried = fs::read_to_string(&note).ok().and_then(|text| text.trim().parse::<i64>().ok());
+        if tried.is_some_and(|tried| (0..AGAIN.as_millis() as i64).contains(&(now - tried))) {
+            return false;
+        }
+        // If the disk does not take the note, they are tried again by the next run.
+        let _ = fs::write(&note, now.to_string());
+        true
+    }
+
     fn stamp_file(&self) -> PathBuf {
         let place = self.config.write.as_ref().map(ToString::to_string).unwrap_or_default();
         let namespace = self.config.namespaces.first().map(String::as_str).unwrap_or("default");
@@ -365,7 +412,8 @@ async fn publish_manifest(
     uploader: Option<Arc<Uploader>>,
     used: Vec<ActionId>,
 ) -> Result<(), Failure> {
-    let hints = live.hints.borrow().clone();
+    let mut told = live.hints.clone();
+    let hints = told.wait_for(Option::is_some).await.ok().and_then(|hints| hints.clone());
     let own = live.sources.iter().position(|source| Arc::ptr_eq(source, &writer.source));
     // On a machine that lost its stamps, what others published lately is as good.
     let wall = shared.around.clock.wall();
@@ -530,8 +578,7 @@ impl Live {
             let Some(record) = record else { continue };
             match self.bring(source, &record).await {
                 Arrival::Here => return Lookup::Found(record.entry),
-                Arrival::Failed => unsure = true,
-                Arrival::Lost => {}
+                Arrival::Failed | Arrival::Lost => unsure = true,
             }
         }
         if unsure { Lookup::Unavailable } else { Lookup::Absent }

@@ -309,6 +309,20 @@ impl RemotePlace {
         Ok(done)
     }
 
+    /// Merges the segments of the index if there are many small ones. Whether it did.
+    ///
+    /// # Errors
+    ///
+    /// When the remote fails.
+    pub async fn merge_index(&self) -> Result<bool, UpkeepError> {
+        let index = self.index().await?;
+        if !index.complete {
+            return Ok(false);
+        }
+        let merged = merge::merge_small(&self.place, &index).await.map_err(self.failed("merge the index of"))?;
+        Ok(merged.is_some())
+    }
+
     /// What is in the place.
     ///
     /// # Errors

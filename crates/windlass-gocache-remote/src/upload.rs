@@ -152,6 +152,10 @@ impl Uploader {
                 }
             }
         }
+        if self.source.place.writes_work() {
+            // What was uploaded before something failed need not be uploaded again. If this fails too, it is.
+            let _ = self.publish().await;
+        }
         self
     }
 
