@@ -8,6 +8,7 @@
 //!   and `host` how a task runs on another worker than its coordinator's.
 //! * [`view`] and [`report`] read jobs from any store, also while another process runs them.
 //! * [`standing`] keeps jobs that run again by a schedule.
+//! * [`shape`] compares specs with their schemas.
 //! * [`probe`] is where tests stop the world.
 //!
 //! The engine knows no kind and no store product. It takes time, randomness and the store through interfaces,
@@ -32,6 +33,7 @@ pub mod reconcile;
 pub mod records;
 pub mod report;
 mod retention;
+pub mod shape;
 pub mod snapshot;
 pub mod standing;
 mod values;
