@@ -14,7 +14,7 @@ pub(super) struct Package {
 }
 
 /// The crates below the kinds, and which of ours each may use. What is not listed is a kind.
-const GROUND: [(&str, &[&str]); 14] = [
+const GROUND: [(&str, &[&str]); 15] = [
     ("windlass-clock", &[]),
     ("windlass-model", &[]),
     ("windlass-store", &["windlass-clock", "windlass-model"]),
@@ -22,6 +22,7 @@ const GROUND: [(&str, &[&str]); 14] = [
     ("windlass-store-etcd", &["windlass-clock", "windlass-store"]),
     ("windlass-engine", &["windlass-clock", "windlass-model", "windlass-store"]),
     ("windlass-blob", &["windlass-clock"]),
+    ("windlass-gocache", &["windlass-blob", "windlass-clock", "windlass-gocache-remote"]),
     ("windlass-gocache-remote", &["windlass-blob", "windlass-clock"]),
     ("windlass-index-backup", &[]),
     ("windlass-vald", &[]),

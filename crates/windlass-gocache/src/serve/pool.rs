@@ -28,6 +28,8 @@ struct State {
     queue: VecDeque<Job>,
     idle: usize,
     busy: usize,
+    /// How many wait for progress. Waking nobody still costs a call into the system.
+    watching: usize,
     over: bool,
     threads: Vec<JoinHandle<()>>,
 }
@@ -43,12 +45,15 @@ impl Pool {
     pub(super) fn submit(&self, job: impl FnOnce() + Send + 'static) {
         let mut state = self.shared.lock();
         while state.queue.len() >= self.waiting {
-            state = self.shared.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.shared.watch(state);
         }
         state.queue.push_back(Box::new(job));
         if state.idle >= state.queue.len() || state.threads.len() >= self.most {
+            let sleeping = state.idle > 0;
             drop(state);
-            self.shared.work.notify_one();
+            if sleeping {
+                self.shared.work.notify_one();
+            }
             return;
         }
         let shared = self.shared.clone();
@@ -68,7 +73,7 @@ impl Pool {
     pub(super) fn drain(&self) {
         let mut state = self.shared.lock();
         while !state.queue.is_empty() || state.busy > 0 {
-            state = self.shared.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.shared.watch(state);
         }
     }
 
@@ -101,17 +106,28 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn watch<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.watching += 1;
+        let mut state = self.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
+        state.watching -= 1;
+        state
+    }
+
     fn run(&self) {
         let mut state = self.lock();
         loop {
             if let Some(job) = state.queue.pop_front() {
                 state.busy += 1;
+                if state.watching > 0 {
+                    self.progress.notify_all();
+                }
                 drop(state);
-                self.progress.notify_all();
                 run(job);
                 state = self.lock();
                 state.busy -= 1;
-                self.progress.notify_all();
+                if state.watching > 0 {
+                    self.progress.notify_all();
+                }
             } else if state.over {
                 return;
             } else {
