@@ -150,7 +150,7 @@ fn gc_command(config: &Config) -> Option<Vec<OsString>> {
 #[must_use]
 pub fn summary(run: &Run) -> String {
     let hits = run.local_hits + run.remote_hits;
-    let share = if run.gets == 0 { 0 } else { hits * 100 / run.gets };
+    let share = (hits * 100).checked_div(run.gets).unwrap_or_default();
     format!(
         "{} gets: {} local hits, {} remote hits, {} misses ({share} % hits); {} puts, {} bytes, {} already there; \
          {} damaged, {} failed; {} ms waited on the remote, {} uploads left",

@@ -164,10 +164,11 @@ impl LocalStore {
         let path = self.output_path(&record.entry.output);
         match self.output_is_right(&record.entry.output) {
             Ok(Some(false)) => drop(fs::remove_file(&path)),
-            Ok(Some(true)) if fs::metadata(&path).is_ok_and(|there| there.len() != record.entry.size) => {
-                if self.action(action) == Some(record.entry) {
-                    let _ = fs::remove_file(self.action_path(action));
-                }
+            Ok(Some(true))
+                if fs::metadata(&path).is_ok_and(|there| there.len() != record.entry.size)
+                    && self.action(action) == Some(record.entry) =>
+            {
+                let _ = fs::remove_file(self.action_path(action));
             }
             _ => {}
         }

@@ -26,7 +26,7 @@ pub(super) fn end<R: Read, W: Write + Send + 'static>(
     facts: &Facts,
     warn: &dyn Fn(&str),
 ) -> Run {
-    let Serving { input: _, answers, session, storing, asking } = serving;
+    let Serving { input, answers, session, storing, asking } = serving;
     let closed = facts.end == End::Closed;
     // Local work is always finished: it is short, and others count on what was put.
     storing.drain();
@@ -36,6 +36,8 @@ pub(super) fn end<R: Read, W: Write + Send + 'static>(
         // Nobody listens any more.
         asking.forget();
     }
+    // From here on only uploads are waited for, and they survive the process.
+    drop(input);
     let mut run =
         Run { began: Some(facts.began), milliseconds: facts.milliseconds, end: facts.end, ..session.tally.run() };
     // Whoever reads it will know, and uploading goes on behind its back.

@@ -64,7 +64,9 @@ impl Pool {
             Err(_) => {
                 let job = state.queue.pop_back();
                 drop(state);
-                job.map(run);
+                if let Some(job) = job {
+                    run(job);
+                }
             }
         }
     }

@@ -16,12 +16,13 @@ const PIPE: usize = 1 << 20;
 /// Standard input.
 ///
 /// SIGINT and SIGHUP do nothing: the terminal sends them to `go` as well, whose end ends the input. SIGTERM ends it at
-/// once.
+/// once; when it has been dropped, because local work is done and only uploads are waited for, SIGTERM ends the process.
 #[derive(Debug)]
 pub struct Stdin {
     stdin: io::Stdin,
     told: Option<UnixStream>,
     terminated: Arc<AtomicBool>,
+    dropped: Arc<AtomicBool>,
 }
 
 impl Stdin {
@@ -31,6 +32,8 @@ impl Stdin {
     ///
     /// When the system refuses to.
     pub fn take() -> io::Result<Self> {
+        let dropped = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register_conditional_shutdown(SIGTERM, 0, dropped.clone())?;
         let (told, tell) = UnixStream::pair()?;
         signal_hook::low_level::pipe::register(SIGTERM, tell)?;
         let ignored = Arc::new(AtomicBool::new(false));
@@ -42,19 +45,25 @@ impl Stdin {
             // No pipe, or too many large ones: as it is, then.
             let _ = rustix::pipe::fcntl_setpipe_size(&stdin, PIPE);
         }
-        Ok(Self { stdin, told: Some(told), terminated: Arc::default() })
+        Ok(Self { stdin, told: Some(told), terminated: Arc::default(), dropped })
     }
 
     /// Without the signals, for when they cannot be had.
     #[must_use]
     pub fn plain() -> Self {
-        Self { stdin: io::stdin(), told: None, terminated: Arc::default() }
+        Self { stdin: io::stdin(), told: None, terminated: Arc::default(), dropped: Arc::default() }
     }
 
     /// Becomes true when the process was told to end.
     #[must_use]
     pub fn terminated(&self) -> Arc<AtomicBool> {
         self.terminated.clone()
+    }
+}
+
+impl Drop for Stdin {
+    fn drop(&mut self) {
+        self.dropped.store(true, Ordering::SeqCst);
     }
 }
 

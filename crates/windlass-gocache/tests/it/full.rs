@@ -30,7 +30,7 @@ fn what_no_disk_takes_is_refused_and_the_rest_goes_on() {
     let get = conversation.get(action(1));
     conversation.close();
     // No file may have more than 64 KiB: for one file, that is a full disk.
-    let said = run(through("trap '' XFSZ; ulimit -f 128", &setup), &[conversation.input.clone()]);
+    let said = run(through("trap '' XFSZ; ulimit -f 128", &setup), std::slice::from_ref(&conversation.input));
     let why = said.failure(large).unwrap();
     assert!(why.contains("cannot store the output") && why.contains("spare"), "{why}");
     assert_eq!(said.bytes(small), b"small");
@@ -61,7 +61,7 @@ fn when_the_disk_fills_up_in_the_middle_the_spare_folder_takes_over() {
         // Where no name spaces are allowed there is no small disk to be had; what goes over is tested in the store.
         return;
     }
-    let said = run(command, &[conversation.input.clone()]);
+    let said = run(command, std::slice::from_ref(&conversation.input));
     assert_eq!(said.status, Some(0), "{}", said.stderr);
     let spare = setup.spare().display().to_string();
     let mut spared = 0;
@@ -111,7 +111,7 @@ fn a_folder_that_can_only_be_read_is_read_and_the_spare_one_written() {
                 if rustix::process::geteuid().is_root() {
                     command.uid(65_534).gid(65_534);
                 }
-                run(command, &[conversation.input.clone()])
+                run(command, std::slice::from_ref(&conversation.input))
             };
             (run(&conversation), run(&again))
         }
@@ -154,7 +154,7 @@ fn a_folder_of_somebody_else_is_refused_unless_it_is_allowed() {
     assert!(said.answers[&id]["DiskPath"].as_str().unwrap().starts_with(setup.spare().to_str().unwrap()));
     let mut command = setup.command();
     command.arg("--foreign-owner");
-    let said = run(command, &[put.input.clone()]);
+    let said = run(command, std::slice::from_ref(&put.input));
     assert!(said.answers[&id]["DiskPath"].as_str().unwrap().starts_with(setup.dir().to_str().unwrap()));
     assert_eq!(said.stderr, "");
 }

@@ -1,5 +1,7 @@
 //! The program as `go` and a user meet it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 mod conversation;
 mod damage;
 mod end;

@@ -59,7 +59,7 @@ impl Setup {
     }
 
     pub(crate) fn run(&self, conversation: &Conversation) -> Said {
-        run(self.command(), &[conversation.input.clone()])
+        run(self.command(), std::slice::from_ref(&conversation.input))
     }
 
     /// Runs another command of the program, and returns what it printed as JSON, and its exit status.

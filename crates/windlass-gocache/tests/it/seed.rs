@@ -76,7 +76,7 @@ fn one_flag_makes_it_the_seeds_program() {
     let mut conversation = Conversation::default();
     let id = conversation.put(action(9), b"bytes");
     conversation.close();
-    let said = run(command, &[conversation.input.clone()]);
+    let said = run(command, std::slice::from_ref(&conversation.input));
     assert_eq!(said.stderr, "CacheProg used.\n");
     assert_eq!(said.bytes(id), b"bytes", "at an absolute path");
     assert_eq!(seed_get(&setup.folder.path().join(".cache"), &action(9).base64()).unwrap(), b"bytes");
@@ -93,7 +93,7 @@ fn some_of_the_five_variables_are_told_in_one_line() {
     conversation.close();
     let mut command = setup.command();
     command.env("S3_ENDPOINT", "s3.example.org").env("S3_SECRET_ACCESS_KEY", "hunter2");
-    let said = run(command, &[conversation.input.clone()]);
+    let said = run(command, std::slice::from_ref(&conversation.input));
     assert_eq!(said.status, Some(0));
     assert_eq!(said.stderr.lines().count(), 1);
     assert!(said.stderr.contains("S3_ACCESS_KEY_ID, S3_BUCKET_NAME are not set"), "{}", said.stderr);
