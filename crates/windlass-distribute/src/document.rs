@@ -140,7 +140,8 @@ pub fn text(document: &Value) -> String {
     }
     if let Some(passed) = document["passed_over"].as_object() {
         let counts: Vec<String> = passed.iter().map(|(why, count)| format!("{why} {count}")).collect();
-        let _ = writeln!(out, "not copied now: {}", if counts.is_empty() { "none".to_owned() } else { counts.join(", ") });
+        let _ =
+            writeln!(out, "not copied now: {}", if counts.is_empty() { "none".to_owned() } else { counts.join(", ") });
     }
     for row in list("passed_over_files") {
         let _ = writeln!(out, "  . {}: {}", said(&row["file"]), said(&row["why"]));

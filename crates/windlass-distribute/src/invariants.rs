@@ -11,8 +11,7 @@ use crate::world::World;
 #[must_use]
 pub fn check(world: &World, decisions: &Decisions) -> Vec<String> {
     let mut faults = Faults { world, found: Vec::new() };
-    let gone: HashSet<(NodeIx, FileId)> =
-        decisions.deletes.iter().map(|delete| (delete.node, delete.file)).collect();
+    let gone: HashSet<(NodeIx, FileId)> = decisions.deletes.iter().map(|delete| (delete.node, delete.file)).collect();
     if gone.len() != decisions.deletes.len() {
         faults.add(0, "a copy is deleted twice");
     }
@@ -73,7 +72,8 @@ impl Faults<'_> {
         for delete in &decisions.deletes {
             let holds = |place: &&NodeIx| {
                 let listing = &world.node(**place).listing;
-                listing.as_ref().is_ok_and(|listing| listing.has(delete.file)) && !gone.contains(&(**place, delete.file))
+                listing.as_ref().is_ok_and(|listing| listing.has(delete.file))
+                    && !gone.contains(&(**place, delete.file))
             };
             let staying = decisions.trusted.iter().filter(holds).count();
             let wanted = usize::from(world.settings.wanted(world.catalogue.rank(delete.file)));
@@ -235,8 +235,13 @@ impl Faults<'_> {
         let open: Vec<_> = world.transfers.iter().enumerate().filter(|(at, _)| !closed.contains(at)).collect();
         let free = |place: &NodeIx, source: bool| {
             let addr = &world.fleet[*place].addr;
-            let end = |open: &crate::world::OpenTransfer| if source { open.source == *addr } else { open.destination == *addr };
-            let new = decisions.transfers.iter().filter(|t| if source { t.source == *place } else { t.destination == *place });
+            let end = |open: &crate::world::OpenTransfer| {
+                if source { open.source == *addr } else { open.destination == *addr }
+            };
+            let new = decisions
+                .transfers
+                .iter()
+                .filter(|t| if source { t.source == *place } else { t.destination == *place });
             let most = if source { settings.max_outbound_per_source } else { settings.max_inbound_per_destination };
             world.node(*place).up && open.iter().filter(|(_, open)| end(open)).count() + new.count() < usize::from(most)
         };
@@ -249,7 +254,8 @@ impl Faults<'_> {
             !member.drain && !member.read_only && world.node(**place).rest_until <= world.now && free(place, false)
         };
         let deleted: HashSet<FileId> = gone.iter().map(|(_, file)| *file).collect();
-        let rooms: Vec<i64> = decisions.trusted.iter().filter(takes).map(|place| self.room(decisions, *place)).collect();
+        let rooms: Vec<i64> =
+            decisions.trusted.iter().filter(takes).map(|place| self.room(decisions, *place)).collect();
         let listed = |file: FileId| {
             world.fleet.destinations().any(|place| {
                 let node = world.node(place);
@@ -308,10 +314,7 @@ impl Faults<'_> {
     }
 }
 
-fn decided(
-    decisions: &Decisions,
-    end: fn(&crate::decide::Transfer) -> NodeIx,
-) -> HashMap<NodeIx, u16> {
+fn decided(decisions: &Decisions, end: fn(&crate::decide::Transfer) -> NodeIx) -> HashMap<NodeIx, u16> {
     let mut counts = HashMap::new();
     for transfer in &decisions.transfers {
         *counts.entry(end(transfer)).or_default() += 1;

@@ -13,9 +13,10 @@
 //! | [`legacy`] | the decisions of the program that this one replaces, for shadow runs |
 //! | [`invariants`] | what may never happen, checked over any decisions |
 //! | [`scenario`] | a captured world in a folder, read and decided |
+//! | [`wire`] | what the old programs say to each other over HTTP, without the network |
 //! | [`sample`] | made-up worlds of any size |
 //!
-//! Nothing here talks to a network or takes the time.
+//! Nothing here opens a connection or takes the time.
 
 pub mod decide;
 pub mod document;
@@ -26,6 +27,7 @@ pub mod name;
 pub mod sample;
 pub mod scenario;
 pub mod settings;
+pub mod wire;
 pub mod world;
 
 pub use decide::{Decisions, decide};

@@ -143,11 +143,7 @@ impl Names {
     ///
     /// The table is far larger than the processor's caches: what has to be looked at for a block of names is fetched
     /// for all of them before any is compared, so that the waits overlap.
-    pub fn intern_all<'n>(
-        &mut self,
-        names: impl IntoIterator<Item = &'n [u8]>,
-        ids: &mut Vec<FileId>,
-    ) -> Option<()> {
+    pub fn intern_all<'n>(&mut self, names: impl IntoIterator<Item = &'n [u8]>, ids: &mut Vec<FileId>) -> Option<()> {
         const BLOCK: usize = 32;
         let mut names = names.into_iter();
         let mut block: Vec<(&[u8], u32, u64, u64)> = Vec::with_capacity(BLOCK);

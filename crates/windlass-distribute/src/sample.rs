@@ -205,8 +205,11 @@ impl Sample {
             let used: u64 = made.holds[node].iter().map(|file| made.sizes[*file as usize]).sum();
             let used = used.max(1_000_000_000);
             let limit = f64::from(self.limit_percent);
-            let percent =
-                if place < full { dice.between(limit + 0.5, (limit + 6.0).min(99.0)) } else { dice.between(40.0, limit - 2.0) };
+            let percent = if place < full {
+                dice.between(limit + 0.5, (limit + 6.0).min(99.0))
+            } else {
+                dice.between(40.0, limit - 2.0)
+            };
             let size = (used as f64 / (percent / 100.0)) as u64;
             made.space[node] = (used, size - used);
         }
@@ -284,17 +287,14 @@ impl Sample {
         let today = self.now - self.now.rem_euclid(86_400);
         for (time, server, file) in events.into_iter().filter(|(time, ..)| *time >= today) {
             let (name, id) = (&made.names[file as usize], dice.0.next_u64());
-            match server {
-                Some(server) => writeln!(
-                    log,
+            let line = match server {
+                Some(server) => format!(
                     "0x40ffff,1,{time},Server {server} Selected for Client StreamID : {id:016x}, ClientID : 0, \
                      GLB IP : 10.99.0.5's file({name}) Request"
-                )?,
-                None => writeln!(
-                    log,
-                    "0x40ffff,4,{time},File Not Found, UUID : {id:016x}, GLB IP : 10.99.0.6, {name}"
-                )?,
-            }
+                ),
+                None => format!("0x40ffff,4,{time},File Not Found, UUID : {id:016x}, GLB IP : 10.99.0.6, {name}"),
+            };
+            writeln!(log, "{line}")?;
         }
         Ok(())
     }

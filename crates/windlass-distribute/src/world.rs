@@ -222,11 +222,8 @@ impl World {
     /// Remembers what the decisions rested on. To be called once after each [`crate::decide()`] whose decisions are
     /// carried out.
     pub fn remember(&mut self, decisions: &Decisions) {
-        let shrunk: HashMap<NodeIx, bool> = decisions
-            .distrusted
-            .iter()
-            .map(|(place, why)| (*place, why.is_about_change()))
-            .collect();
+        let shrunk: HashMap<NodeIx, bool> =
+            decisions.distrusted.iter().map(|(place, why)| (*place, why.is_about_change())).collect();
         let keep_copies_for = self.settings.protect_after_copy_sec;
         let now = self.now;
         for place in self.fleet.places() {

@@ -274,11 +274,8 @@ impl Work<'_> {
 
     fn delete(&mut self, node: NodeIx, file: FileId, reason: Reason) {
         let bytes = self.world.size(file);
-        let gone_already = if self.gone_anywhere.has(file) {
-            self.gone.iter().filter(|gone| gone.contains(&file)).count()
-        } else {
-            0
-        };
+        let gone_already =
+            if self.gone_anywhere.has(file) { self.gone.iter().filter(|gone| gone.contains(&file)).count() } else { 0 };
         let held = usize::from(self.census.held(file));
         let others = u16::try_from(held.saturating_sub(1 + gone_already)).unwrap_or(u16::MAX);
         self.deletes.push(Delete { node, file, reason, bytes, others });

@@ -249,9 +249,8 @@ impl Spread {
 
     /// Takes a source: the least busy one, the highest address first, unless it failed often for this file.
     fn source(&mut self, work: &Work<'_>, file: FileId) -> NodeIx {
-        let failed = |place: NodeIx| {
-            work.world.failures.get(&(file, place)).is_some_and(|failures| *failures >= AVOID_AFTER)
-        };
+        let failed =
+            |place: NodeIx| work.world.failures.get(&(file, place)).is_some_and(|failures| *failures >= AVOID_AFTER);
         let order = |at: &usize| {
             let (place, left) = self.sources[*at];
             (failed(place), std::cmp::Reverse(left), place)

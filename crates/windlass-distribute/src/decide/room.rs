@@ -36,13 +36,7 @@ impl Victims {
 
     /// The worst files, all worse than rank `better_than`, that have at least `need` bytes together. `Err`: the bytes
     /// that they have, which are fewer.
-    pub(super) fn worth(
-        &mut self,
-        work: &Work<'_>,
-        place: NodeIx,
-        need: i64,
-        better_than: u32,
-    ) -> Result<Prefix, i64> {
+    pub(super) fn worth(&mut self, work: &Work<'_>, place: NodeIx, need: i64, better_than: u32) -> Result<Prefix, i64> {
         let base = self.used.checked_sub(1).map_or(0, |last| self.ready[last].2);
         let target = base.saturating_add(need);
         while self.ready.last().map_or(0, |(.., sum)| *sum) < target {

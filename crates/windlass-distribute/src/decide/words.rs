@@ -38,7 +38,8 @@ pub fn because_delete(world: &World, delete: &Delete) -> String {
     match delete.reason {
         Reason::Duplicate => {
             let wanted = world.settings.wanted(rank);
-            let stay = if delete.others == 1 { "1 copy stays".to_owned() } else { format!("{} copies stay", delete.others) };
+            let stay =
+                if delete.others == 1 { "1 copy stays".to_owned() } else { format!("{} copies stay", delete.others) };
             format!("more copies than the {wanted} wanted; {stay} on other nodes")
         }
         Reason::Space => format!(

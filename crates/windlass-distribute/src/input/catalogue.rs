@@ -119,13 +119,7 @@ impl Catalogue {
         Ok(())
     }
 
-    fn read_history(
-        &mut self,
-        names: &Names,
-        fleet: &Fleet,
-        source: impl Read,
-        reading: Reading,
-    ) -> io::Result<()> {
+    fn read_history(&mut self, names: &Names, fleet: &Fleet, source: impl Read, reading: Reading) -> io::Result<()> {
         let mut lines = Lines::new(source);
         let mut number = 0_u64;
         loop {
@@ -238,9 +232,11 @@ impl Catalogue {
 
     /// All files, best first.
     pub fn by_rank(&self) -> impl Iterator<Item = FileId> {
-        self.lines.iter().zip(1_u32..).filter(|(file, rank)| self.ranks.get(**file as usize) == Some(rank)).map(
-            |(file, _)| FileId::of(*file),
-        )
+        self.lines
+            .iter()
+            .zip(1_u32..)
+            .filter(|(file, rank)| self.ranks.get(**file as usize) == Some(rank))
+            .map(|(file, _)| FileId::of(*file))
     }
 
     /// All files, in the order in which they come for the first time.

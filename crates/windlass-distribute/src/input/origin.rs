@@ -97,7 +97,9 @@ impl Origin {
                 continue;
             }
             if let Err(error) = origin.read_folder(names, folder, number) {
-                origin.doubts.push(format!("the origin folder {} cannot be read to its end: {error}", folder.display()));
+                origin
+                    .doubts
+                    .push(format!("the origin folder {} cannot be read to its end: {error}", folder.display()));
             }
         }
         origin

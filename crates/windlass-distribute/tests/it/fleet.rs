@@ -90,10 +90,13 @@ impl FakeNode {
     }
 
     fn body(&self) -> Vec<u8> {
-        self.disk.keys().fold(String::new(), |mut body, name| {
-            let _ = writeln!(body, "{name}");
-            body
-        }).into_bytes()
+        self.disk
+            .keys()
+            .fold(String::new(), |mut body, name| {
+                let _ = writeln!(body, "{name}");
+                body
+            })
+            .into_bytes()
     }
 }
 
@@ -207,8 +210,13 @@ impl Rig {
             let body = node.body();
             let half = body.len() / 2;
             let half = body[..half].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-            let good =
-                Answer { status: 200, content_type: "text/plain;charset=UTF-8", age_sec: 0, complete: true, body: &body };
+            let good = Answer {
+                status: 200,
+                content_type: "text/plain;charset=UTF-8",
+                age_sec: 0,
+                complete: true,
+                body: &body,
+            };
             let answer = match node.fault {
                 Fault::ListingError => Answer { status: 500, body: b"", ..good },
                 Fault::ListingCut => Answer { complete: false, body: &body[..half], ..good },

@@ -68,8 +68,7 @@ fn odd_inputs_give_the_recorded_catalogue_in_both_ways_of_reading() {
             let claims: Vec<u16> = claims.map(|ip| fleet.ip(ip.as_bytes()).unwrap()).collect();
             assert_eq!(catalogue.claims(id), claims, "{name}");
         }
-        let order: Vec<&str> =
-            catalogue.by_rank().map(|id| std::str::from_utf8(names.get(id)).unwrap()).collect();
+        let order: Vec<&str> = catalogue.by_rank().map(|id| std::str::from_utf8(names.get(id)).unwrap()).collect();
         assert_eq!(order, ["MV02.mpg", "MV03.mpg", "MV01.mpg", "MV 04.mpg", "MV05.mpg", "MV06.mpg"]);
         assert_eq!(catalogue.by_first_line()[0], names.find(b"MV01.mpg").unwrap());
         assert!(catalogue.headers_known && !catalogue.ended);

@@ -117,7 +117,8 @@ fn world(files: &[FileRow], nodes: &[NodeRow], open: &[(usize, usize, usize, i64
         }
     }
     world.origin = Arc::new(origin);
-    world.rising = files.iter().zip(&ids).filter(|(file, _)| file.hits >= 9).map(|(file, id)| (*id, file.hits)).collect();
+    world.rising =
+        files.iter().zip(&ids).filter(|(file, _)| file.hits >= 9).map(|(file, id)| (*id, file.hits)).collect();
     for (n, node) in nodes.iter().enumerate() {
         let place = world.fleet.find(&addrs[n]).unwrap();
         let bits = |of: fn(&FileRow) -> u8| {
@@ -147,9 +148,7 @@ fn world(files: &[FileRow], nodes: &[NodeRow], open: &[(usize, usize, usize, i64
             touched: NOW - age,
         };
         // No state of the store has more than the limit: whoever opened these obeyed it.
-        let full = |end: fn(&OpenTransfer) -> &String| {
-            world.transfers.iter().any(|other| end(other) == end(&transfer))
-        };
+        let full = |end: fn(&OpenTransfer) -> &String| world.transfers.iter().any(|other| end(other) == end(&transfer));
         let again = world.transfers.iter().any(|other| other.file == transfer.file);
         if !again && !full(|open| &open.source) && !full(|open| &open.destination) {
             world.transfers.push(transfer);

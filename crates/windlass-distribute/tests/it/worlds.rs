@@ -22,7 +22,9 @@ fn seeds() -> Vec<u64> {
 fn rig(dice: &Dice) -> (Rig, World) {
     let count = 2 + dice.below(6);
     let files: Vec<String> = (0..10 + dice.below(120))
-        .map(|n| format!("{}{}{n:03}.mpg", dice.pick(&["MV", "MV", "MV", "M64", "A b#"]), dice.pick(&["", "-", "\u{d55c}"])))
+        .map(|n| {
+            format!("{}{}{n:03}.mpg", dice.pick(&["MV", "MV", "MV", "M64", "A b#"]), dice.pick(&["", "-", "\u{d55c}"]))
+        })
         .collect();
     let mut ranked = files.clone();
     for at in (1..ranked.len()).rev() {
@@ -36,8 +38,11 @@ fn rig(dice: &Dice) -> (Rig, World) {
         .collect();
     let all: i64 = origin.values().sum();
     let nodes = (0..count).map(|n| {
-        let disk: BTreeMap<String, i64> =
-            files.iter().filter(|_| dice.chance(15)).map(|name| (name.clone(), origin.get(name).copied().unwrap_or(mega))).collect();
+        let disk: BTreeMap<String, i64> = files
+            .iter()
+            .filter(|_| dice.chance(15))
+            .map(|name| (name.clone(), origin.get(name).copied().unwrap_or(mega)))
+            .collect();
         let used: i64 = disk.values().sum();
         // From far too small for everything to more than enough.
         let size = (used * 100 / (50 + dice.below(49) as i64)).max(all * (5 + dice.below(60) as i64) / 100) + mega;
@@ -80,7 +85,9 @@ fn trouble(rig: &mut Rig, world: &mut World, dice: &Dice) {
         if dice.chance(10) {
             node.image = Some(node.disk.clone());
         }
-        if dice.chance(3) && let Some(image) = node.image.clone() {
+        if dice.chance(3)
+            && let Some(image) = node.image.clone()
+        {
             let fits = image.values().sum::<i64>() + node.other <= node.size;
             if fits {
                 node.disk = image;
@@ -100,7 +107,8 @@ fn trouble(rig: &mut Rig, world: &mut World, dice: &Dice) {
             rig.catalogue(world, &ranked);
         }
         5 | 6 => {
-            rig.rising = (0..dice.below(4)).map(|_| (dice.pick_name(&ranked).into_bytes(), 5 + dice.below(9) as u32)).collect();
+            rig.rising =
+                (0..dice.below(4)).map(|_| (dice.pick_name(&ranked).into_bytes(), 5 + dice.below(9) as u32)).collect();
             rig.rising.sort();
             rig.rising.dedup_by(|a, b| a.0 == b.0);
         }
@@ -151,9 +159,10 @@ fn play(seed: u64) -> Result<usize, String> {
             if !faults.is_empty() {
                 return Err(fault(cycle, faults));
             }
-            let same = nodes.iter().zip(&rig.nodes).all(|(before, after)| {
-                before.disk.keys().all(|name| after.disk.contains_key(name))
-            });
+            let same = nodes
+                .iter()
+                .zip(&rig.nodes)
+                .all(|(before, after)| before.disk.keys().all(|name| after.disk.contains_key(name)));
             if !same {
                 return Err(format!("seed {seed}, cycle {cycle}: invariant 4: a controller without the term deleted"));
             }
@@ -176,7 +185,10 @@ fn play(seed: u64) -> Result<usize, String> {
         let waits_for_time = !world.transfers.is_empty() || !world.retry_not_before.is_empty();
         let doubts = !decisions.distrusted.is_empty();
         quiet = if moves == 0 && !waits_for_time && !doubts { quiet + 1 } else { 0 };
-        last = format!("{moves} moves, open {:?}, later {:?}, {:?}", world.transfers, world.retry_not_before, decisions.alarms);
+        last = format!(
+            "{moves} moves, open {:?}, later {:?}, {:?}",
+            world.transfers, world.retry_not_before, decisions.alarms
+        );
         if quiet == 30 {
             settled(&rig, &world).map_err(|what| format!("seed {seed}: at rest, but {what}"))?;
             return Ok(cycle + 1 - quiet);
@@ -212,7 +224,13 @@ fn faulty_worlds_keep_the_invariants_and_come_to_rest() {
             Err(what) => wrong.push(what),
         }
     }
-    println!("{} worlds, seeds {:?}..={:?}; the longest way to rest took {} cycles (seed {})",
-        seeds.len(), seeds.first(), seeds.last(), longest.0, longest.1);
+    println!(
+        "{} worlds, seeds {:?}..={:?}; the longest way to rest took {} cycles (seed {})",
+        seeds.len(),
+        seeds.first(),
+        seeds.last(),
+        longest.0,
+        longest.1
+    );
     assert!(wrong.is_empty(), "{} of {} worlds\n{}", wrong.len(), seeds.len(), wrong.join("\n"));
 }
