@@ -83,6 +83,10 @@ pub fn serve_standard_input(
             write_line("CacheProg used.");
         }
         told.iter().for_each(|line| warn_too(line));
+        if let Some(built_in) = variable("GOCACHE").filter(|folder| settings.dir.starts_with(folder)) {
+            let dir = settings.dir.display();
+            warn_too(&format!("{dir} lies in GOCACHE ({built_in}), which go empties: choose another folder"));
+        }
         if settings.local_only {
             return None;
         }

@@ -210,15 +210,15 @@ impl LocalStore {
             Err(error) => return Err(Unreadable::Disk(error)),
         };
         let mut bytes = [0; record::LONGEST + 1];
-        let mut length = 0;
-        loop {
-            match file.read(&mut bytes[length..]) {
-                Ok(0) => break,
-                Ok(read) => length += read,
+        let length = loop {
+            match file.read(&mut bytes) {
+                // A file gives less than it is asked for only at its end. Asking again would cost a call for each get.
+                Ok(read) if read < bytes.len() => break read,
+                Ok(_) => return Err(Unreadable::Fault(RecordFault::Length)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Unreadable::Disk(error)),
             }
-        }
+        };
         let record = Record::parse(self.inner.layout, action, &bytes[..length]).map_err(Unreadable::Fault)?;
         let used = file.metadata().and_then(|file| file.modified()).map_err(Unreadable::Disk)?;
         Ok(Some((record, used)))
