@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use windlass_blob::Environment;
-use windlass_clock::{Clock, Entropy, Seeded, SystemClock};
+use windlass_clock::{Entropy, Seeded, SystemClock};
 use windlass_gocache_remote::{ActionId, Lookup, Remote, RemoteConfig};
 use windlass_sim::s3::{Fault, FaultProxy, S3Server, Script};
 

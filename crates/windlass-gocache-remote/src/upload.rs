@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 use windlass_clock::deadline;
 
+use crate::cause::Cause;
 use crate::config::Layout;
 use crate::fetch::{Fetcher, LARGEST_OUTPUT};
 use crate::frame::{LARGEST, Packer};
@@ -35,7 +36,7 @@ const BATCH: usize = 256;
 /// Outputs beyond this make a pack of their own, by way of a file, so that memory does not grow with them.
 const BIG: u64 = 16 * 1024 * 1024;
 /// How long an uploader with nothing to do waits for more before it sends what it has.
-const LINGER: Duration = Duration::from_secs(5);
+const LINGER: Duration = Duration::from_secs(15);
 /// How long published packs may wait for their segment.
 const PUBLISH_EVERY: Duration = Duration::from_secs(30);
 /// Records waiting for a segment at most.
@@ -84,6 +85,8 @@ pub(crate) struct Uploader {
     flights: JoinSet<Sent>,
     ready: Vec<(Record, Item)>,
     ready_since: Duration,
+    /// When the queue last had something.
+    fed: Duration,
     pause: Duration,
     known: bool,
 }
@@ -115,6 +118,7 @@ impl Uploader {
             flights: JoinSet::new(),
             ready: Vec::new(),
             ready_since: Duration::ZERO,
+            fed: Duration::ZERO,
             pause: Duration::ZERO,
             known: false,
         }
@@ -180,6 +184,7 @@ impl Uploader {
             self.backlog.extend(self.queue.take(BATCH));
         }
         if !self.backlog.is_empty() {
+            self.fed = now;
             if let Err(failure) = self.learn().await {
                 self.queue.give_back(std::mem::take(&mut self.backlog).into());
                 return Err(failure);
@@ -193,7 +198,7 @@ impl Uploader {
         }
         let closing = self.queue.is_closing();
         let unsent = self.draft.as_ref().is_some_and(|draft| !draft.is_empty());
-        let idle = now.saturating_sub(self.ready_since) >= LINGER;
+        let idle = now.saturating_sub(self.fed) >= LINGER;
         if unsent && (closing || idle) {
             self.send().await?;
             return Ok(Next::More);
@@ -298,8 +303,16 @@ impl Uploader {
         if !filled.skipped.is_empty() {
             self.drop_for_good(filled.skipped).await;
         }
-        for item in filled.big {
-            self.send_big(item).await?;
+        let mut big = filled.big.into_iter();
+        while let Some(item) = big.next() {
+            if let Err(failure) = self.send_big(item).await {
+                self.failed(big.collect());
+                return Err(failure);
+            }
+        }
+        if let Some(why) = filled.unreadable {
+            self.around.warnings.tell(Cause::LocalDisk, "", &why);
+            return Err(Failure::Failed(Cause::LocalDisk, why));
         }
         if self.draft.as_ref().is_some_and(|draft| draft.len() >= self.settings.pack_bytes) {
             self.send().await?;
@@ -363,12 +376,20 @@ impl Uploader {
                 let sent = self.source.place.put_file("write pack", &name.pack_key(), &file, size).await;
                 sent.map(|()| size)
             }
-            _ => {
+            Ok(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
+                // The disk is full, perhaps. It stays in the queue.
+                let _ = fs::remove_file(&file);
+                self.failed(vec![item]);
+                self.around.warnings.tell(Cause::LocalDisk, "", &error.to_string());
+                return Err(Failure::Failed(Cause::LocalDisk, error.to_string()));
+            }
+            Ok(_) => {
                 let _ = fs::remove_file(&file);
                 add(&self.around.tally.dropped, 1);
                 self.drop_for_good(vec![item]).await;
                 return Ok(());
             }
+            Err(_) => return Err(Failure::Stopped),
         };
         let _ = fs::remove_file(&file);
         let size = *result.as_ref().unwrap_or(&0);
@@ -516,8 +537,12 @@ impl Uploader {
             match read.await {
                 Ok(Ok(Some(Ok(bytes)))) => place.put("write output", &seed::data_name(&output), bytes).await?,
                 Ok(Ok(Some(Err(_)))) => self.seed_send_big(item).await?,
-                // Gone from the local store, or unreadable: there is nothing to upload any more.
-                Ok(_) => {
+                Ok(Err(error)) => {
+                    self.around.warnings.tell(Cause::LocalDisk, "", &error.to_string());
+                    return Err(Failure::Failed(Cause::LocalDisk, error.to_string()));
+                }
+                // Gone from the local store: there is nothing to upload any more.
+                Ok(Ok(None)) => {
                     add(&self.around.tally.dropped, 1);
                     return Ok(());
                 }
@@ -567,6 +592,8 @@ struct Filled {
     gone: Vec<Item>,
     skipped: Vec<Item>,
     big: Vec<Item>,
+    /// The local disk failed.
+    unreadable: Option<String>,
 }
 
 fn fill_blocking(
@@ -575,15 +602,31 @@ fn fill_blocking(
     draft: PackDraft,
     items: VecDeque<Item>,
 ) -> Filled {
-    let mut filled =
-        Filled { draft, packed: Vec::new(), rest: items, gone: Vec::new(), skipped: Vec::new(), big: Vec::new() };
+    let mut filled = Filled {
+        draft,
+        packed: Vec::new(),
+        rest: items,
+        gone: Vec::new(),
+        skipped: Vec::new(),
+        big: Vec::new(),
+        unreadable: None,
+    };
     while filled.draft.len() < settings.pack_bytes
         && let Some(item) = filled.rest.pop_front()
     {
         let size = item.entry.size;
-        let Ok(Some(mut file)) = local.open(&item.entry.output) else {
-            filled.gone.push(item);
-            continue;
+        let mut file = match local.open(&item.entry.output) {
+            Ok(Some(file)) => file,
+            Ok(None) => {
+                filled.gone.push(item);
+                continue;
+            }
+            Err(error) => {
+                // Too many open files, perhaps: it may well be readable later.
+                filled.unreadable = Some(error.to_string());
+                filled.rest.push_front(item);
+                return filled;
+            }
         };
         if size > LARGEST_OUTPUT {
             filled.skipped.push(item);

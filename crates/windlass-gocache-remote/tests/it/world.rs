@@ -88,7 +88,8 @@ impl Machine {
         let started = clock.monotonic();
         loop {
             let run = self.run(config);
-            assert_eq!(run.remote.flush(PATIENCE), Closed::default(), "{:?}", run.warnings.lock().unwrap());
+            let closed = run.remote.flush(PATIENCE);
+            assert_eq!(closed, Closed::default(), "{:?}", run.warnings.lock().unwrap());
             drop(run);
             // The journal of a run that was just dropped may still be held by a thread of it.
             if windlass_gocache_remote::waiting(self.local.state_dir()).0 == 0 {
