@@ -140,36 +140,63 @@ impl Names {
     }
 
     /// The numbers of many names; as [`Names::intern`] for each of them. `None`: the table is full.
-    ///
-    /// The table is far larger than the processor's caches: what has to be looked at for a block of names is fetched
-    /// for all of them before any is compared, so that the waits overlap.
     pub fn intern_all<'n>(&mut self, names: impl IntoIterator<Item = &'n [u8]>, ids: &mut Vec<FileId>) -> Option<()> {
-        const BLOCK: usize = 32;
         let mut names = names.into_iter();
-        let mut block: Vec<(&[u8], u32, u64, u64)> = Vec::with_capacity(BLOCK);
+        let mut block = Vec::with_capacity(BLOCK);
         loop {
             block.clear();
-            block.extend(names.by_ref().take(BLOCK).map(|name| (name, hash(name), 0, 0)));
+            block.extend(names.by_ref().take(BLOCK).map(Sought::new));
             if block.is_empty() {
                 return Some(());
             }
-            let mask = self.slots.len() - 1;
-            for (_, hash, slot, _) in &mut block {
-                *slot = self.slots[*hash as usize & mask];
-            }
-            for (_, hash, slot, end) in &mut block {
-                let known = (*slot >> 32) as u32 == *hash && *slot != 0;
-                *end = if known { self.ends[*slot as u32 as usize - 1] } else { 0 };
-            }
-            for (name, _, slot, end) in &block {
-                let start = (*end as usize).checked_sub(name.len());
-                let here = start.filter(|_| *end > 0).map(|start| &self.bytes[start..*end as usize]);
-                // The bytes are right; the beginning has to be where the name before ends.
-                let id = FileId((*slot as u32).wrapping_sub(1));
-                let same = here == Some(*name) && self.get(id).len() == name.len();
-                ids.push(if same { id } else { self.intern(name)? });
+            self.fetch(&mut block);
+            for sought in &block {
+                ids.push(match self.at_once(sought) {
+                    Some(id) => id,
+                    None => self.intern(sought.name)?,
+                });
             }
         }
+    }
+
+    /// The numbers of many names that came before; as [`Names::find`] for each of them.
+    pub fn find_all<'n>(&self, names: impl IntoIterator<Item = &'n [u8]>, ids: &mut Vec<Option<FileId>>) {
+        let mut names = names.into_iter();
+        let mut block = Vec::with_capacity(BLOCK);
+        loop {
+            block.clear();
+            block.extend(names.by_ref().take(BLOCK).map(Sought::new));
+            if block.is_empty() {
+                return;
+            }
+            self.fetch(&mut block);
+            ids.extend(block.iter().map(|sought| self.at_once(sought).or_else(|| self.find(sought.name))));
+        }
+    }
+
+    /// Looks at what has to be looked at for a block of names, before any is compared: the table is far larger than the
+    /// processor's caches, and so the waits overlap.
+    fn fetch(&self, block: &mut [Sought<'_>]) {
+        let mask = self.slots.len() - 1;
+        for sought in block.iter_mut() {
+            sought.slot = self.slots[sought.hash as usize & mask];
+        }
+        for sought in block {
+            let known = (sought.slot >> 32) as u32 == sought.hash && sought.slot != 0;
+            sought.end = if known { self.ends[sought.slot as u32 as usize - 1] } else { 0 };
+        }
+    }
+
+    /// The number of a name if it is where it was looked for first.
+    fn at_once(&self, sought: &Sought<'_>) -> Option<FileId> {
+        if sought.end == 0 {
+            return None;
+        }
+        let end = usize::try_from(sought.end).ok()?;
+        let start = end.checked_sub(sought.name.len())?;
+        let id = FileId((sought.slot as u32).wrapping_sub(1));
+        // The bytes alone do not make it: the beginning has to be where the name before ends.
+        (self.bytes[start..end] == *sought.name && self.get(id).len() == sought.name.len()).then_some(id)
     }
 
     /// The number, or the free slot where it belongs.
@@ -202,6 +229,23 @@ impl Names {
             slots[at] = *slot;
         }
         self.slots = slots;
+    }
+}
+
+/// Names that are looked for together.
+const BLOCK: usize = 32;
+
+/// A name that is looked for.
+struct Sought<'n> {
+    name: &'n [u8],
+    hash: u32,
+    slot: u64,
+    end: u64,
+}
+
+impl<'n> Sought<'n> {
+    fn new(name: &'n [u8]) -> Self {
+        Self { name, hash: hash(name), slot: 0, end: 0 }
     }
 }
 
@@ -275,6 +319,10 @@ mod tests {
         let mut ids = Vec::new();
         many.intern_all([&b""[..], b"g", b".mpg", b"V1.mpg", b"pg"], &mut ids).unwrap();
         assert_eq!(ids.iter().map(|id| id.number()).collect::<Vec<_>>(), [0, 1, 2, 3, 5_004]);
+        let sought = [&b""[..], b"V1.mpg", b"none", b"pg"];
+        let mut found = Vec::new();
+        many.find_all(sought, &mut found);
+        assert_eq!(found, sought.map(|name| many.find(name)));
         let full = Names::with_limit(3).intern_all(all.iter().map(Vec::as_slice), &mut ids);
         assert_eq!(full, None);
     }

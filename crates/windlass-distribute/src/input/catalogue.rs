@@ -49,6 +49,35 @@ pub struct Catalogue {
 
 const NO_FILE: u32 = u32::MAX;
 
+/// Lines that are taken up together, because their files are looked up together.
+#[derive(Debug, Default)]
+struct Block {
+    text: Vec<u8>,
+    /// The number of each line and where it ends.
+    lines: Vec<(u64, usize)>,
+}
+
+impl Block {
+    fn add(&mut self, number: u64, line: &[u8]) {
+        self.text.extend_from_slice(line);
+        self.lines.push((number, self.text.len()));
+    }
+
+    const fn is_full(&self) -> bool {
+        self.lines.len() >= 256 || self.text.len() >= 1 << 20
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let mut start = 0;
+        self.lines.iter().map(move |(number, end)| (*number, &self.text[std::mem::replace(&mut start, *end)..*end]))
+    }
+
+    fn clear(&mut self) {
+        self.text.clear();
+        self.lines.clear();
+    }
+}
+
 impl Catalogue {
     /// Reads both files.
     ///
@@ -122,6 +151,7 @@ impl Catalogue {
     fn read_history(&mut self, names: &Names, fleet: &Fleet, source: impl Read, reading: Reading) -> io::Result<()> {
         let mut lines = Lines::new(source);
         let mut number = 0_u64;
+        let mut block = Block::default();
         loop {
             number += 1;
             let (line, ended) = match lines.next_line()? {
@@ -145,8 +175,12 @@ impl Catalogue {
             if line.is_empty() {
                 continue;
             }
-            self.history_line(names, fleet, number, line);
+            block.add(number, line);
+            if block.is_full() {
+                self.history_lines(names, fleet, &mut block);
+            }
         }
+        self.history_lines(names, fleet, &mut block);
         if number == 1 {
             self.headers_known = false;
         }
@@ -154,17 +188,25 @@ impl Catalogue {
         Ok(())
     }
 
-    fn history_line(&mut self, names: &Names, fleet: &Fleet, number: u64, line: &[u8]) {
-        let mut columns = line.split(|byte| *byte == b',');
-        let file = columns.next().unwrap_or_default();
+    /// Takes up the lines of a block and empties it.
+    fn history_lines(&mut self, names: &Names, fleet: &Fleet, block: &mut Block) {
+        let mut ids = Vec::with_capacity(block.lines.len());
+        let file = |line: &'_ [u8]| line.iter().position(|byte| *byte == b',').unwrap_or(line.len());
+        names.find_all(block.iter().map(|(_, line)| &line[..file(line)]), &mut ids);
+        for ((number, line), id) in block.iter().zip(ids) {
+            self.history_line(fleet, number, line, id);
+        }
+        block.clear();
+    }
+
+    fn history_line(&mut self, fleet: &Fleet, number: u64, line: &[u8], id: Option<FileId>) {
+        let mut columns = line.split(|byte| *byte == b',').skip(1);
         let (Some(size), Some(addresses)) = (columns.nth(2), columns.next()) else {
             self.bad_history.add(number, line, "has fewer than five columns");
             return;
         };
-        let Some(at) = names.find(file).map(FileId::index).filter(|at| self.ranks.get(*at).is_some_and(|r| *r > 0))
-        else {
-            return;
-        };
+        let known = |at: &usize| self.ranks.get(*at).is_some_and(|rank| *rank > 0);
+        let Some(at) = id.map(FileId::index).filter(known) else { return };
         self.sizes[at] = std::str::from_utf8(size).ok().and_then(|size| size.parse().ok()).unwrap_or_else(|| {
             self.bad_history.add(number, line, "has a size that is no number");
             0
