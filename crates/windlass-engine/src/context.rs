@@ -59,6 +59,7 @@ pub struct TaskContext {
     pub(crate) epoch: Epoch,
     pub(crate) attempt: u32,
     pub(crate) recovering: bool,
+    pub(crate) died_before: bool,
     pub(crate) input: Value,
     pub(crate) checkpoint: Option<Value>,
     pub(crate) effects: Vec<Effect>,
@@ -127,6 +128,12 @@ impl TaskContext {
     #[must_use]
     pub fn recovering(&self) -> bool {
         self.recovering
+    }
+
+    /// Whether the attempt before this one ended with the death of its worker: what it gave back never arrived.
+    #[must_use]
+    pub fn died_before(&self) -> bool {
+        self.died_before
     }
 
     /// What the last attempt that wrote a checkpoint wrote.

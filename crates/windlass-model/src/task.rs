@@ -20,6 +20,9 @@ use crate::{Digest, Epoch, Failure, TaskId, WorkerId};
 /// Attempts that are remembered per task.
 pub const ATTEMPTS_KEPT: usize = 20;
 
+/// The code of what an attempt ends with whose worker is gone.
+const WORKER_DIED: &str = "worker_died";
+
 /// A worker's hold on a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
@@ -312,6 +315,13 @@ pub struct IllegalMove {
 }
 
 impl TaskStatus {
+    /// Whether the last attempt ended with the death of its worker.
+    #[must_use]
+    pub fn last_worker_died(&self) -> bool {
+        let last = self.attempts.last().and_then(|attempt| attempt.failure.as_ref());
+        last.is_some_and(|failure| failure.code == WORKER_DIED)
+    }
+
     /// A task that has just been planned.
     #[must_use]
     pub fn new(at: Timestamp) -> Self {
@@ -408,7 +418,7 @@ impl TaskStatus {
                 Waiting { not_before: None }
             }
             (Running { claim }, TaskEvent::OwnerDied { progressed }) => {
-                let failure = Failure::new("worker_died", crate::ErrorClass::UnknownOutcome, "the worker is gone");
+                let failure = Failure::new(WORKER_DIED, crate::ErrorClass::UnknownOutcome, "the worker is gone");
                 push_attempt(&mut self.attempts, claim, at, Some(Box::new(failure)));
                 self.deaths = if progressed { 1 } else { self.deaths + 1 };
                 self.recover = true;

@@ -278,7 +278,15 @@ fn check_elsewhere(id: JobId, job: &Job, entries: &[Entry], wrong: &mut Vec<Stri
     let (offers, stops) = (keys::offers(id), keys::stops(id));
     let marks = |entry: &&Entry| entry.key.starts_with(&offers) || entry.key.starts_with(&stops);
     for entry in entries.iter().filter(marks).filter(|_| over) {
-        wrong.push(format!("7: {} is left of a job that is over", entry.key));
+        let task = keys::last_part::<TaskId>(&entry.key);
+        let name = task.and_then(|task| job.tasks.get(&task)).map(|record| record.spec.name());
+        let status = task.and_then(|task| job.statuses.get(&task));
+        wrong.push(format!(
+            "7: {} ({}) is left of a job that is {}, its status is {status:?}",
+            entry.key,
+            name.unwrap_or_default(),
+            job.status.state.as_str()
+        ));
     }
 }
 

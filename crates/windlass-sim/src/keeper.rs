@@ -253,11 +253,13 @@ impl TaskType for KeepTask {
             target: "world".into(),
             parameters: json!({"name": name}),
         };
+        // Looked at first and told afterwards: an attempt whose process is dead gets no further than the intent.
+        let was_there = self.world.exists(&name);
         cx.intend(vec![intent]).await?;
-        let there = known || self.world.exists(&name);
-        if there && !cx.recovering() && cx.effects().is_empty() {
+        if was_there && !cx.recovering() && cx.effects().is_empty() {
             self.world.blame(format!("{name} was there before {} made it", cx.spec().name()));
         }
+        let there = known || self.world.exists(&name);
         if !there {
             cx.outside("make", self.world.make(&name)).await?.map_err(mishap)?;
         }

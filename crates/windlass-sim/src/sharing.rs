@@ -133,13 +133,14 @@ impl Harness {
         let (store, dice) = (self.store.clone(), Seeded::shared(seed));
         let store = HostileStore::new(store, self.clock.clone(), dice, self.hostility, self.sabotage);
         let kinds = Kinds::new().with(StepKind::new(self.world.clone()));
-        let config = EngineConfig::new(
+        let mut config = EngineConfig::new(
             Arc::new(store),
             self.clock.clone(),
             Seeded::shared(!seed),
             kinds,
             std::path::PathBuf::from("/nonexistent"),
         );
+        config.labels.insert("process".into(), n.to_string());
         // A process whose store is away at the start is simply not there yet.
         if let Ok(engine) = Engine::open(config).await {
             self.note(&format!("process {n} starts"));
@@ -177,6 +178,10 @@ impl Harness {
                 }
                 if self.pick(3) == 0 {
                     step.pool = Some(("makers".into(), 2));
+                }
+                // Some can be made at one of the two processes only, whichever coordinates the job.
+                if self.pick(3) == 0 {
+                    step = step.needs("process", self.pick(2).to_string());
                 }
                 steps.push(step);
             }
@@ -247,6 +252,7 @@ impl Harness {
         let hostility = std::mem::take(&mut self.hostility);
         self.engines = vec![None, None];
         self.start(0).await;
+        self.start(1).await;
         self.clock.sleep(Duration::from_secs(60)).await;
         for job in self.jobs.clone() {
             if let Some(engine) = &self.engines[0] {

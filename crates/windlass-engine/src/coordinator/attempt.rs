@@ -217,6 +217,7 @@ impl Coordinator {
             epoch: claim.epoch,
             attempt: task.status.failures,
             recovering: task.status.recover,
+            died_before: task.status.last_worker_died(),
             input,
             checkpoint,
             effects: task.effects.values().cloned().collect(),

@@ -63,6 +63,7 @@ impl Coordinator {
             self.image.unblock_all();
         }
         let mut changed = false;
+        self.wants_worker = false;
         for id in self.image.guarded_candidates(TRIED) {
             match self.decide(id).await? {
                 Decision::Blocked(on) => self.image.block(id, on),
@@ -73,19 +74,19 @@ impl Coordinator {
                 Decision::Starts(change) => {
                     let spec = self.image.tasks[&id].spec.clone();
                     let job = self.image.record.clone();
-                    match self.attempts.place(&spec, &job, &self.remote.wants.grants) {
-                        Place::Taken => {}
-                        Place::None => {
-                            self.wants_place = true;
+                    let place = self.attempts.place(&spec, &job, &self.remote.wants.grants);
+                    self.wants_place |= place == Place::None;
+                    self.wants_type |= place == Place::NoneOfType;
+                    self.wants_worker |= place == Place::Foreign;
+                    if place != Place::Taken {
+                        // Who coordinates the job moves shared records and slots; who runs the task may be another.
+                        if self.may_offer_guarded(&spec) {
+                            self.offer_guarded(id, change).await?;
+                            changed = true;
+                        } else if place == Place::None {
                             break;
                         }
-                        Place::NoneOfType => {
-                            self.wants_type = true;
-                            continue;
-                        }
-                        // Only who coordinates the job moves shared records and slots, so it has to be able to run the
-                        // task, too; the view says who could.
-                        Place::Foreign => continue,
+                        continue;
                     }
                     changed = true;
                     if self.commit_guarded(change).await? {

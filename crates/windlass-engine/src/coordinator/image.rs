@@ -44,6 +44,8 @@ pub(crate) struct Batch {
     pub(crate) starts: Vec<TaskId>,
 }
 
+/// The name of a batch that a round has led to.
+pub(crate) const ROUND: &str = "reconcile";
 /// Changes per batch after which it is committed before more are added. Below the store's limit by the most
 /// that one step adds.
 const BATCH_OPS: usize = 80;
@@ -81,7 +83,10 @@ impl Batch {
     }
 
     fn label(&mut self, label: &'static str) {
-        self.label = label;
+        // A round is told by its name, whatever goes with it.
+        if self.label != ROUND {
+            self.label = label;
+        }
     }
 }
 

@@ -29,6 +29,7 @@ mod stage;
 mod sweep;
 
 pub(crate) use attempt::{Stopped, run};
+pub(crate) use shared::gone;
 pub(crate) use stage::{check_sizes, plan_failure};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -214,6 +215,8 @@ pub(crate) struct Coordinator {
     wants_place: bool,
     /// Waiting for tasks of a type to become fewer, likewise.
     wants_type: bool,
+    /// Waiting for a worker that can run what this process cannot, with all that it needs besides.
+    wants_worker: bool,
     shutting_down: bool,
     /// Rings when something changed that a task waits for.
     woken: Arc<Bell>,
@@ -270,6 +273,7 @@ impl Coordinator {
             progress_stored: Duration::ZERO,
             wants_place: false,
             wants_type: false,
+            wants_worker: false,
             shutting_down: false,
             woken: Arc::default(),
             woken_seen: 0,
@@ -411,7 +415,7 @@ impl Coordinator {
             })?;
             (self.wants_place, self.wants_type) = (wants_place, wants_type);
         }
-        more |= self.look_elsewhere(now)?;
+        more |= self.look_elsewhere()?;
         Ok(more)
     }
 

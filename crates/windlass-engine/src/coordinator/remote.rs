@@ -17,10 +17,11 @@ use serde_json::{Map, Value};
 use windlass_model::job::JobState;
 use windlass_model::log::Level;
 use windlass_model::plan::TaskSpec;
-use windlass_model::task::TaskState;
+use windlass_model::task::{TaskEvent, TaskState, TaskStatus};
 use windlass_model::{Epoch, Failure, TaskId, WorkerId};
 use windlass_store::{Change, Entry, Revision, Store, StoreError, Watch, keys, read_all};
 
+use super::guarded::Guarded;
 use super::image::{Checkpoint, Demand};
 use super::{Coordinator, Kept};
 use crate::EngineError;
@@ -155,15 +156,23 @@ impl Coordinator {
 
     /// The part of a step that concerns others: offers what has no place here, takes back what now has one or shall
     /// not run any more, passes on wishes to stop. Returns whether the batch was full before everything was done.
-    pub(super) fn look_elsewhere(&mut self, now: Timestamp) -> Result<bool, EngineError> {
+    pub(super) fn look_elsewhere(&mut self) -> Result<bool, EngineError> {
         let mut more = self.put_wishes();
         if !self.image.status.state.may_claim() || self.shutting_down {
-            more |= self.withdraw(usize::MAX);
+            // What cleans up after a task goes on while the others are cancelled.
+            let cleans = self.image.status.state == JobState::Cancelling && !self.shutting_down;
+            let goes_on = |spec: &TaskSpec| cleans && spec.undoes.is_some();
+            more |= self.withdraw(usize::MAX, |this, id| !goes_on(&this.image.tasks[&id].spec));
             self.want(0);
             return Ok(more);
         }
+        // Nobody can run it any more, and it holds places that others wait for.
+        more |= self.withdraw(usize::MAX, |this, id| {
+            let task = &this.image.tasks[&id];
+            !task.status.slots.is_empty() && this.shared.roster.places_elsewhere(this.session.worker, &task.spec) == 0
+        });
         if !self.image.record.preview && self.shared.roster.has_others(self.session.worker) {
-            more |= self.offer_ready(now);
+            more |= self.offer_ready();
         }
         let here = self.offered_here();
         let ready = if self.wants_place { self.image.ready_len() } else { 0 };
@@ -171,7 +180,7 @@ impl Coordinator {
         if here > 0 && self.image.ready_len() == 0 {
             let granted = self.shared.arbiter.granted(self.asker());
             if granted > 0 {
-                more |= self.withdraw(granted);
+                more |= self.withdraw(granted, |this, id| this.can_run_here(&this.image.tasks[&id].spec));
             }
         }
         Ok(more)
@@ -179,7 +188,10 @@ impl Coordinator {
 
     /// Whether there is something whose place depends on who is present.
     pub(super) fn depends_on_others(&self) -> bool {
-        self.image.status.state.may_claim() && (self.image.ready_len() > 0 || self.image.foreign_len() > 0)
+        let holds_slots = |id: &TaskId| !self.image.tasks[id].status.slots.is_empty();
+        let waits = self.image.ready_len() > 0 || self.image.foreign_len() > 0;
+        (self.image.status.state.may_claim() && (waits || self.image.offered.iter().any(holds_slots)))
+            || self.wants_worker
     }
 
     fn want(&mut self, places: usize) {
@@ -209,7 +221,7 @@ impl Coordinator {
     }
 
     /// Offers ready tasks to whoever can run them: about twice as many as there are places elsewhere.
-    fn offer_ready(&mut self, now: Timestamp) -> bool {
+    fn offer_ready(&mut self) -> bool {
         let mut out: BTreeMap<Demand, usize> = BTreeMap::new();
         for id in &self.image.offered {
             *out.entry(Demand::of(&self.image.tasks[id].spec)).or_default() += 1;
@@ -237,24 +249,77 @@ impl Coordinator {
                 return true;
             }
             *out += 1;
-            let offer = Offer {
-                by: self.session.worker,
-                epoch: self.image.tasks[&id].status.epoch.next(),
-                task_type: spec.task_type.clone(),
-                needs: spec.needs.clone(),
-                rank: spec.rank,
-                priority: self.image.record.priority,
-                since: now,
-            };
+            let offer = self.offer_of(id);
             self.image.offer(&mut self.batch, id, encode(&offer));
         }
         false
     }
 
-    /// Puts the withdrawal of up to `most` offers into the batch.
-    fn withdraw(&mut self, most: usize) -> bool {
+    /// Whether one more task that holds what others may wait for can be offered: to places that are there, and no more
+    /// of them than that, since it holds it while it is offered.
+    pub(super) fn may_offer_guarded(&mut self, spec: &TaskSpec) -> bool {
+        let me = self.session.worker;
+        let cleans = self.image.status.state == JobState::Cancelling && spec.undoes.is_some();
+        if self.image.record.preview
+            || !(self.image.status.state.may_claim() || cleans)
+            || self.image.offered.len() >= MOST_OFFERS
+        {
+            return false;
+        }
+        let demand = Demand::of(spec);
+        let out = self.image.offered.iter().filter(|id| Demand::of(&self.image.tasks[*id].spec) == demand).count();
+        if out >= self.shared.roster.places_elsewhere(me, spec) {
+            return false;
+        }
+        // What comes back must not be missed: first the watch, then the offer.
+        if self.remote.watch.get().is_none() {
+            self.remote.wants_watch = true;
+            return false;
+        }
+        true
+    }
+
+    /// Offers a task in the transaction that gives it what it needs besides a place.
+    pub(super) async fn offer_guarded(&mut self, id: TaskId, mut change: Guarded) -> Result<(), EngineError> {
+        let offer = self.offer_of(id);
+        change.label = "offer";
+        change.moves.retain(|(_, event)| !matches!(event, TaskEvent::Claimed(_)));
+        change.puts.push((keys::offer(self.image.id(), id), Some(encode(&offer))));
+        self.reuse.remove(&id);
+        if self.commit_guarded(change).await? {
+            self.image.is_offered(id);
+        }
+        Ok(())
+    }
+
+    fn offer_of(&self, id: TaskId) -> Offer {
+        let task = &self.image.tasks[&id];
+        Offer {
+            by: self.session.worker,
+            epoch: task.status.epoch.next(),
+            task_type: task.spec.task_type.clone(),
+            needs: task.spec.needs.clone(),
+            rank: task.spec.rank,
+            priority: self.image.record.priority,
+            since: self.now(),
+        }
+    }
+
+    /// Gives back the places in pools of a task that waits and is offered no more.
+    fn give_slots_back(&mut self, id: TaskId) -> Result<(), EngineError> {
+        let Some(task) = self.image.tasks.get(&id) else { return Ok(()) };
+        if task.status.slots.is_empty() || !matches!(task.status.state, TaskState::Waiting { .. }) {
+            return Ok(());
+        }
+        let event = TaskEvent::Granted { shared: task.status.shared, slots: Vec::new() };
+        let now = self.now();
+        self.image.move_task(&mut self.batch, id, event, now)
+    }
+
+    /// Puts the withdrawal of up to `most` of these offers into the batch.
+    fn withdraw(&mut self, most: usize, which: impl Fn(&Self, TaskId) -> bool) -> bool {
         let open: Vec<TaskId> = self.image.offered.difference(&self.remote.withdrawing).copied().collect();
-        let open = open.into_iter().filter(|id| most == usize::MAX || self.can_run_here(&self.image.tasks[id].spec));
+        let open = open.into_iter().filter(|id| which(self, *id));
         for id in open.take(most).collect::<Vec<_>>() {
             if self.batch.is_full() {
                 return true;
@@ -280,6 +345,12 @@ impl Coordinator {
         self.list_elsewhere().await?;
         self.fold().await?;
         for id in withdrawn {
+            if self.batch.is_full() {
+                self.flush(false).await?;
+            }
+            if self.image.offered.contains(&id) {
+                self.give_slots_back(id)?;
+            }
             self.image.withdrawn(id);
         }
         Ok(true)
@@ -414,7 +485,10 @@ impl Coordinator {
         }
         let attempt = Elsewhere { epoch, created, last_sign, notes: 0, told: None };
         self.remote.attempts.insert(task, attempt);
+        let cleans = self.image.tasks[&task].spec.undoes.is_some();
         match self.image.status.state {
+            // What cleans up after a task goes on.
+            JobState::Cancelling if cleans => {}
             JobState::Pausing | JobState::Cancelling => {
                 self.remote.wishes.insert(task, How::Interrupt);
             }
@@ -427,15 +501,28 @@ impl Coordinator {
         let RemoteEnd { worker, epoch, asked, wrote, end } = end;
         // Claimed and ended before the coordinator saw the claim.
         self.fold_claim(task, worker, epoch, Revision(0))?;
+        let job = self.image.id();
         if self.remote.attempts.get(&task).is_none_or(|attempt| attempt.epoch != epoch) {
+            // Folded before, by a coordinator that died before it could clear it away. Nothing newer can be there: that
+            // would be offered, or run.
+            let is_stale = |status: &TaskStatus| status.epoch >= epoch && status.claim().is_none();
+            let is_open = self.image.offered.contains(&task);
+            if !is_open && self.image.tasks.get(&task).is_none_or(|task| is_stale(&task.status)) {
+                self.batch.delete(keys::attempt_end(job, task));
+                self.batch.delete(keys::attempt_progress(job, task));
+            }
             return Ok(());
         }
         if wrote {
             self.reload(task).await?;
         }
-        self.forget_elsewhere(task);
-        let job = self.image.id();
-        self.batch.delete(keys::attempt_end(job, task));
+        // The end of what holds a shared resource has a transaction of its own: what is folded goes after it.
+        let stands_for = self.image.tasks.get(&task).and_then(|task| task.spec.undoes).unwrap_or(task);
+        let is_shared = self.image.held_by(stands_for).is_some();
+        if !is_shared {
+            self.forget_elsewhere(task);
+            self.batch.delete(keys::attempt_end(job, task));
+        }
         let store = self.shared.store.clone();
         let result = match end {
             AttemptEnd::Failed { failure } => Err(*failure),
@@ -448,7 +535,12 @@ impl Coordinator {
                 }
             }
         };
-        self.concluded(task, epoch, result, asked).await
+        self.concluded(task, epoch, result, asked).await?;
+        if is_shared {
+            self.forget_elsewhere(task);
+            self.batch.delete(keys::attempt_end(job, task));
+        }
+        Ok(())
     }
 
     /// The worker of an attempt is gone.
@@ -501,6 +593,16 @@ impl Coordinator {
         if !self.remote.events.is_empty() {
             *self.remote.watch.get() = Some(store.watch(&keys::attempts_elsewhere(job), at).await?);
             self.fold().await?;
+        }
+        // What was offered together with places in pools, and was not claimed.
+        let mut waiting: Vec<TaskId> =
+            self.image.tasks.values().filter(|task| !task.status.slots.is_empty()).map(|task| task.spec.id).collect();
+        waiting.sort_unstable();
+        for id in waiting {
+            if self.batch.is_full() {
+                self.flush(false).await?;
+            }
+            self.give_slots_back(id)?;
         }
         let stops = read_all(&*store, &keys::stops(job)).await?;
         for stop in stops {

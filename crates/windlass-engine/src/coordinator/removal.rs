@@ -84,7 +84,8 @@ impl Coordinator {
                 txn = txn.delete(key);
             }
         }
-        let running = self.image.running.iter().flat_map(|id| &self.image.tasks[id].status.slots);
+        // Of tasks that run, and of those that are offered.
+        let running = self.image.tasks.values().flat_map(|task| &task.status.slots);
         for slot in self.image.status.slots.iter().chain(running).take(MOST_SLOTS) {
             txn = txn.delete(slot.clone());
         }

@@ -353,7 +353,7 @@ impl Coordinator {
             rounds.record = record;
         }
         self.image.put_rounds(&mut self.batch);
-        self.batch.label = "reconcile";
+        self.batch.label = image::ROUND;
     }
 
     /// Removes what a standing job does not keep, as far as the batch has room. Returns whether something is left.

@@ -25,7 +25,7 @@ const OUTPUT_BYTES: usize = 48 * 1024;
 /// The most effects of such a task: whoever removes it adopts them in one transaction.
 const EFFECTS: usize = 32;
 
-pub(super) fn gone() -> Failure {
+pub(crate) fn gone() -> Failure {
     Failure::new(GONE, ErrorClass::Interrupted, "the shared resource is not there any more")
 }
 

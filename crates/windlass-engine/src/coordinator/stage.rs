@@ -99,7 +99,10 @@ impl Coordinator {
         self.leave_forgotten_queues();
         self.adopt_elsewhere().await?;
         self.remove_stale_drafts().await?;
-        let running: Vec<TaskId> = self.image.running.iter().copied().filter(|id| !self.is_elsewhere(*id)).collect();
+        // What has ended elsewhere together with a shared resource is lined up for that.
+        let ending: HashSet<TaskId> = self.image.to_end.iter().map(|(id, _)| *id).collect();
+        let running = self.image.running.iter().copied();
+        let running: Vec<TaskId> = running.filter(|id| !self.is_elsewhere(*id) && !ending.contains(id)).collect();
         for id in running {
             let poison_after = self.policy(id).poison_after;
             let now = self.now();

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use windlass_model::effect::Effect;
 use windlass_model::job::JobStatus;
 use windlass_model::plan::TaskSpec;
-use windlass_model::task::{Outcome, Output, TaskStatus};
+use windlass_model::task::{Outcome, Output, SharedUse, TaskStatus};
 use windlass_model::{Failure, TaskId, reference};
 use windlass_store::{keys, read_all};
 
@@ -16,7 +16,8 @@ use super::{Host, Lost};
 use crate::EngineError;
 use crate::context::{TaskContext, UndoInput};
 use crate::coordinator::image::Checkpoint;
-use crate::coordinator::{Message, load};
+use crate::coordinator::{Message, gone, load};
+use crate::holders::{SharedRecord, SharedState};
 use crate::records::{JobRecord, TaskRecord, decode};
 use crate::values;
 
@@ -65,20 +66,27 @@ impl Host {
         if let Err(failure) = self.resolve(&spec, &mut input).await? {
             return Ok(Err(failure));
         }
+        let reuse = match status.shared.filter(|_| undo.is_none()) {
+            Some(SharedUse::Reused) => match self.reuse(&spec).await? {
+                Some(output) => Some(output),
+                None => return Ok(Err(gone())),
+            },
+            _ => None,
+        };
         let undone = undo.iter().flat_map(|undo| &undo.effects);
         for effect in effects.iter().chain(undone) {
             self.ledgers.entry(effect.task).or_default().insert(effect.n, effect.clone());
         }
         Ok(Ok(TaskContext {
-            // Tasks with shared resources run where their coordinator is.
-            shared: None,
-            reuse: None,
+            shared: status.shared,
+            reuse,
             job,
             record: Arc::new(record),
             generation: state.generation,
             epoch: self.claim.epoch,
             attempt: status.failures,
             recovering: status.recover,
+            died_before: status.last_worker_died(),
             input,
             checkpoint,
             effects,
@@ -138,6 +146,14 @@ impl Host {
         };
         let effects = effects.into_iter().filter(Effect::may_exist).collect();
         Ok(UndoInput { task: Arc::new(task.spec), effects, output, checkpoint })
+    }
+
+    /// What a shared resource put out that the task is to reuse; `None` when it is not there any more.
+    async fn reuse(&self, spec: &TaskSpec) -> Result<Option<serde_json::Value>, EngineError> {
+        let Some(shared) = &spec.shared else { return Ok(None) };
+        let Some(entry) = self.shared.store.get(&keys::shared(&shared.key)).await? else { return Ok(None) };
+        let record: SharedRecord = decode(&entry)?;
+        Ok((record.state == SharedState::Ready).then_some(record.output))
     }
 
     /// Fills the references of a task into its input.

@@ -196,6 +196,99 @@ async fn two_workers_share_a_job(ground: Ground) {
     ground.check().await;
 }
 
+async fn what_is_shared_or_pooled_runs_on_another_worker(ground: Ground) {
+    ground.world.set_weather(Weather { delay_ms: 20, ..Weather::default() });
+    // The first cannot run any of it, the second nothing else.
+    let first = ground.engine(|config| config.worker_name = "first".into()).await;
+    let steps = |name: &str| {
+        let pooled = |n: u32| Step { pool: Some(("copies".into(), 2)), ..Step::new(format!("{name}{n}"), 1) };
+        let mut steps = vec![Step::sharing("net", 2)];
+        steps.extend((0..4).map(pooled).map(|step| step.requires("net")));
+        steps.into_iter().map(|step| step.needs("site", "b")).collect()
+    };
+    let a = first.submit(request(steps("a"))).await.unwrap();
+    ground.until(a, |view| view.tasks.iter().any(|task| task.waiting_on.iter().any(|on| on.contains("site=b")))).await;
+    assert!(read_all(&*ground.store, "slot/").await.unwrap().is_empty(), "nobody can run it, and it holds a place");
+    let second = ground
+        .engine(|config| {
+            config.worker_name = "second".into();
+            config.labels.insert("site".into(), "b".into());
+        })
+        .await;
+    let b = first.submit(request(steps("b"))).await.unwrap();
+    let mut at = BTreeSet::new();
+    let mut most = 0;
+    for job in [a, b] {
+        let looking = async {
+            loop {
+                let view = ground.view(job).await;
+                at.extend(view.tasks.iter().filter_map(|task| task.worker.clone()));
+                most = most.max(read_all(&*ground.store, "slot/copies/").await.unwrap().len());
+                if view.status.result.is_some() {
+                    break;
+                }
+                ground.clock.sleep(Duration::from_millis(10)).await;
+            }
+        };
+        deadline(&*ground.clock, PATIENCE, looking).await.expect("the job comes to rest");
+        assert_eq!(ground.wait(&first, job).await.result, Some(JobResult::Succeeded));
+    }
+    assert_eq!((at, most), (BTreeSet::from(["second".to_owned()]), 2));
+    // The resource was made once, and goes with the last that needs it.
+    assert_eq!((ground.world.things().len(), ground.world.calls(), ground.world.faults()), (10, 10, vec![]));
+    done(first.command(a, Command::Undo, None).await.unwrap());
+    ground.wait(&first, a).await;
+    assert_eq!(ground.world.things().iter().filter(|name| name.starts_with("shared/")).count(), 2);
+    done(first.command(b, Command::Undo, None).await.unwrap());
+    ground.wait(&first, b).await;
+    assert_eq!(ground.world.things(), Vec::<String>::new());
+    drop(second);
+    ground.check().await;
+}
+
+async fn a_standing_job_hears_a_wake_and_an_end_at_once(ground: Ground) {
+    let wishes = Wishes::default();
+    let kind = KeepKind::new(ground.world.clone(), wishes.clone(), Reconcile::every(Duration::from_secs(3600)));
+    let kinds = Kinds::new().with(kind);
+    let engine = ground.engine(|config| config.kinds = kinds.clone()).await;
+    let request = JobRequest { kind: "keep".into(), name: "keep".into(), ..JobRequest::default() };
+    let job = engine.submit(JobRequest { spec: serde_json::json!({}), ..request }).await.unwrap();
+    let (mut heard, mut made) = (Vec::new(), Vec::new());
+    for n in 0..20 {
+        // Longer than the shortest time between two rounds, so that none of it is waited for.
+        ground.clock.sleep(Duration::from_millis(60)).await;
+        wishes.want((0..=n).map(|n| format!("thing-{n:02}")));
+        let (rounds, began) = (wishes.rounds(), ground.clock.monotonic());
+        done(engine.command(job, Command::Wake, None).await.unwrap());
+        let waiting = async {
+            while wishes.rounds() == rounds {
+                ground.clock.sleep(Duration::from_micros(200)).await;
+            }
+            heard.push(ground.clock.monotonic() - began);
+            while ground.world.things().len() <= n {
+                ground.clock.sleep(Duration::from_micros(200)).await;
+            }
+            made.push(ground.clock.monotonic() - began);
+            let round = wishes.rounds();
+            while wishes.rounds() == round && ground.view(job).await.counts.running > 0 {
+                ground.clock.sleep(Duration::from_millis(1)).await;
+            }
+        };
+        deadline(&*ground.clock, PATIENCE, waiting).await.expect("the wake is heard");
+    }
+    heard.sort_unstable();
+    made.sort_unstable();
+    println!(
+        "{:?}: a wake is heard after {:?}, its thing made after {:?} (medians)",
+        ground.store, heard[10], made[10]
+    );
+    assert!(heard[10] < Duration::from_millis(500), "{heard:?}");
+    assert_eq!(ground.world.faults(), Vec::<String>::new());
+    done(engine.command(job, Command::Cancel { undo: false }, None).await.unwrap());
+    ground.wait(&engine, job).await;
+    ground.check().await;
+}
+
 async fn a_dead_workers_job_is_taken_over_when_its_lease_has_run_out(ground: Ground) {
     ground.world.set_weather(Weather { delay_ms: 40, ..Weather::default() });
     let first = ground.engine(|config| config.lease_ttl = SHORT).await;
@@ -215,6 +308,8 @@ async fn suite(stores: Stores) {
     a_retry_from_a_task_runs_it_and_what_follows(Ground::new(&stores).await).await;
     a_paused_job_goes_on_where_it_stopped(Ground::new(&stores).await).await;
     two_workers_share_a_job(Ground::new(&stores).await).await;
+    what_is_shared_or_pooled_runs_on_another_worker(Ground::new(&stores).await).await;
+    a_standing_job_hears_a_wake_and_an_end_at_once(Ground::new(&stores).await).await;
     a_dead_workers_job_is_taken_over_when_its_lease_has_run_out(Ground::new(&stores).await).await;
 }
 

@@ -50,6 +50,11 @@ fn case_of(mistake: Mistake, then: Option<Command>, two: bool) -> Case {
 
 /// Two jobs that share a resource, which one has to make before its own things.
 async fn shared_case(then: Command, reversed: bool) -> Case {
+    shared_case_of(then, reversed, false)
+}
+
+/// The case; `two`: what they share is made, used and removed by a worker at site b.
+fn shared_case_of(then: Command, reversed: bool, two: bool) -> Case {
     let clock: SharedClock = SystemClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
     let world = World::new(clock.clone(), 1);
     let request = |name: &str| {
@@ -59,6 +64,8 @@ async fn shared_case(then: Command, reversed: bool) -> Case {
             Step::new("own", 1).requires("net"),
             Step { fails: true, ..Step::sharing(format!("{name}-broken"), 1) },
         ];
+        let at_b = |step: Step| if two && step.name != "own" { step.needs("site", "b") } else { step };
+        let steps = steps.into_iter().map(at_b).collect();
         let spec = StepSpec { steps, exclusive: None }.to_json();
         JobRequest { kind: "step".into(), name: name.into(), spec, ..JobRequest::default() }
     };
@@ -86,6 +93,20 @@ async fn jobs_that_share_end_the_same_wherever_they_are_killed_and_whoever_lets_
             assert!(matrix.rows.iter().any(|row| row.label == label), "{label} is not in\n{}", matrix.to_table());
         }
         assert_same(&matrix);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_shared_and_made_elsewhere_ends_the_same_whoever_is_killed() {
+    for cast in [Cast::CoordinatorDies, Cast::HostDies] {
+        for reversed in [false, true] {
+            let make = || async { shared_case_of(Command::Undo, reversed, true) };
+            let matrix = matrix::make_with(make, 1, cast).await;
+            assert!(matrix.clean.contains("0, 0 faults"), "{}", matrix.clean);
+            println!("{cast:?}\n{}", matrix.to_table());
+            assert!(matrix.rows.len() > 30, "a run with few points proves little: {}", matrix.rows.len());
+            assert!(matrix.different().is_empty(), "{cast:?}: {:#?}", matrix.different());
+        }
     }
 }
 
@@ -128,9 +149,8 @@ async fn a_standing_job_killed_anywhere_brings_about_the_same_and_doubles_nothin
         // 4 made, 2 removed and 1 made, 3 removed and 2 made.
         assert!(matrix.clean.contains("12 succeeded of 12"), "{}", matrix.clean);
         assert!(matrix.clean.ends_with(r#"["a", "f"], []"#), "{}", matrix.clean);
-        for label in ["reconcile", "prune"].iter().filter(|_| cast != Cast::HostDies) {
-            assert!(matrix.rows.iter().any(|row| row.label == **label), "{label} is not in\n{}", matrix.to_table());
-        }
+        let rounds = matrix.rows.iter().filter(|row| row.label == "reconcile").count();
+        assert!(rounds >= 6 || cast == Cast::HostDies, "{rounds} kills around rounds in\n{}", matrix.to_table());
         println!("{}", matrix.to_table());
         assert!(matrix.different().is_empty(), "{cast:?}: {:#?}", matrix.different());
     }

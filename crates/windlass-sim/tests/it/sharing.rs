@@ -14,7 +14,12 @@ fn number(name: &str) -> Option<u64> {
 #[test]
 fn a_shared_resource_exists_if_and_only_if_a_job_needs_it() {
     let seeds = match number("WINDLASS_SEED") {
-        Some(seed) => seed..seed + 1,
+        Some(seed) => {
+            // One seed is being looked into: `RUST_LOG=debug` shows what the engines say.
+            let filter = tracing_subscriber::EnvFilter::from_default_env();
+            let _ = tracing_subscriber::fmt().with_env_filter(filter).without_time().try_init();
+            seed..seed + 1
+        }
         None => 0..number("WINDLASS_SEEDS").unwrap_or(SEEDS),
     };
     let count = seeds.end - seeds.start;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use windlass_model::effect::Effect;
 use windlass_model::job::JobState;
-use windlass_model::task::TaskEvent;
+use windlass_model::task::{TaskEvent, TaskState};
 use windlass_model::{TaskId, WorkerId};
 use windlass_store::keys;
 
@@ -36,6 +36,18 @@ impl JobImage {
         self.offered.insert(id);
         batch.put(keys::offer(self.id(), id), offer);
         batch.label("offer");
+    }
+
+    /// A claimable task was offered by a transaction of its own.
+    pub(crate) fn is_offered(&mut self, id: TaskId) {
+        self.unready(id);
+        // The end of its last waiting time, which is over, must not make it ready while somebody else may claim it.
+        if let Some(TaskState::Waiting { not_before: Some(moment) }) =
+            self.tasks.get(&id).map(|task| &task.status.state)
+        {
+            self.backoff.remove(&(*moment, id));
+        }
+        self.offered.insert(id);
     }
 
     /// An offer is withdrawn; unless its task was claimed meanwhile, it is claimable again.
