@@ -31,7 +31,7 @@
 //! | `job/<job>/w/<task>/m/<n>` | what the attempt wants in the log | with the attempt's writes | folded into the log |
 //! | `job/<job>/w/<task>/p` | progress of the attempt | its claim, then at most once a second | the end of the attempt |
 //! | `job/<job>/w/<task>/r` | how the attempt ended | its end | folded into the status |
-//! | `mail/ask/<job>/<request>` | a command for whoever coordinates the job | the asker | the asker's lease |
+//! | `mail/ask/<job>/<request>` | a command for whoever coordinates the job | the asker | the asker's lease; the cancel of a run that a newer one replaces: nothing |
 //! | `mail/offer/<job>/<task>` | a task that any able worker may claim | a coordinator without a place | claimed or withdrawn |
 //! | `mail/stop/<job>/<task>` | the wish that an attempt elsewhere stops | pause, cancel | the end of the attempt |
 //! | `answer/<job>/<request>` | the answer to a command | the coordinator | the asker's lease |

@@ -4,6 +4,7 @@
 
 mod bench;
 mod embedded;
+mod format;
 mod jobs;
 mod reconcile;
 mod shared;
