@@ -154,6 +154,9 @@ pub struct WholeJob {
     /// What people call the worker that coordinates it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coordinator: Option<String>,
+    /// Of a standing job that reconciles: its rounds as they are stored, with what the last one said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounds: Option<Value>,
     /// Its tasks, in an order in which they could run.
     pub tasks: Vec<WholeTask>,
 }

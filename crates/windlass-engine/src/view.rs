@@ -305,7 +305,10 @@ pub async fn job(store: &dyn Store, kinds: &Kinds, id: JobId, now: Timestamp) ->
                 Some(failure) => {
                     Wait::FailedRounds { failures: record.failures, failure: failure.to_string(), next: record.next }
                 }
-                None => Wait::Rounds { last: record.last, next: record.next },
+                None => {
+                    let summary = record.summary.clone();
+                    Wait::Rounds { last: record.last, next: record.next, summary }
+                }
             }));
         }
         JobState::Completed | JobState::UndoFailed => {

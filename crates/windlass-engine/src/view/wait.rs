@@ -55,6 +55,8 @@ pub enum Wait {
         last: Option<Timestamp>,
         /// When the next one is due, if nothing wakes the job before.
         next: Option<Timestamp>,
+        /// What the last one said.
+        summary: String,
     },
     /// Its kind, whose rounds fail.
     FailedRounds {
@@ -122,14 +124,17 @@ impl fmt::Display for Wait {
                 write!(f, "nothing; it is undone by itself at {at} (`windlass extend`, `windlass confirm`)")
             }
             Self::Rounds { last: None, .. } => f.write_str("the first look at what there is to do"),
-            Self::Rounds { last: Some(last), next } => {
+            Self::Rounds { last: Some(last), next, summary } => {
                 write!(f, "nothing; it goes on for ever, last looked at what there is to do at {last}")?;
                 next.map_or(Ok(()), |next| write!(f, " and does again at {next} at the latest"))?;
-                f.write_str(" (`windlass wake`, `windlass cancel`)")
+                if !summary.is_empty() {
+                    write!(f, ": {summary}")?;
+                }
+                Ok(())
             }
             Self::FailedRounds { failures, failure, next } => {
                 write!(f, "a look at what there is to do that succeeds; {failures} failed, the last with: {failure}")?;
-                next.map_or(Ok(()), |next| write!(f, "; the next is at {next} (`windlass wake`)"))
+                next.map_or(Ok(()), |next| write!(f, "; the next is at {next} at the latest"))
             }
             Self::Name { name, holder } => write!(f, "the name {name}, which job {holder} holds"),
             Self::Shared { key, state, holders } => {
