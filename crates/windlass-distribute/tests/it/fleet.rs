@@ -118,6 +118,8 @@ pub(crate) struct Rig {
     next_id: u64,
     /// Names deleted for space or displacement by the decisions before, by node.
     pushed_out: BTreeSet<(NodeIx, FileId)>,
+    /// The snapshot of the decisions before.
+    before: Option<World>,
 }
 
 impl Rig {
@@ -134,6 +136,7 @@ impl Rig {
             progress: HashMap::new(),
             next_id: 1,
             pushed_out: BTreeSet::new(),
+            before: None,
         }
     }
 
@@ -254,9 +257,22 @@ impl Rig {
 
     /// 8: what was pushed out does not come back to the same node by pushing out others.
     fn check_return(&mut self, world: &World, decisions: &Decisions, faults: &mut Vec<String>) {
-        for transfer in &decisions.transfers {
-            let back = self.pushed_out.contains(&(transfer.destination, transfer.file));
-            if back && !transfer.after.is_empty() && transfer.rising == 0 {
+        let before = self.before.replace(world.clone());
+        for transfer in decisions.transfers.iter().filter(|transfer| transfer.rising == 0) {
+            let place = transfer.destination;
+            let (true, Some(before)) = (self.pushed_out.contains(&(place, transfer.file)), before.as_ref()) else {
+                continue;
+            };
+            // With another catalogue or other rising files it may be the better one now.
+            let same = Arc::ptr_eq(&before.catalogue, &world.catalogue) && before.rising == world.rising;
+            // And what it pushes out now may not have been free to go: copied a moment ago, or in a transfer.
+            let free = |file: &FileId| {
+                let node = before.node(place);
+                let copied = node.copied_at.get(file).is_some_and(|at| before.now - at < 600);
+                let listed = node.listing.as_ref().is_ok_and(|listing| listing.has(*file));
+                listed && !copied && before.origin.has(*file) && !before.transfers.iter().any(|open| open.file == *file)
+            };
+            if same && !transfer.after.is_empty() && transfer.after.iter().all(free) {
                 let name = world.names.shown(transfer.file);
                 faults.push(format!("invariant 8: {name} was pushed out and pushes its way back"));
             }
