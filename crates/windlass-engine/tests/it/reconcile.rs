@@ -3,12 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use windlass_clock::{Seeded, SharedClock, SystemClock, deadline};
 use windlass_engine::view::{self, Wait};
-use windlass_engine::{Command, CommandReply, Engine, EngineConfig, EngineError, JobRequest, Kinds, Reconcile};
+use windlass_engine::{
+    Command, CommandReply, Engine, EngineConfig, EngineError, JobRequest, Kind, Kinds, PlanContext, Reconcile,
+    SpecFault, TaskType,
+};
+use windlass_model::effect::{Effect, Leftover};
 use windlass_model::job::{JobResult, JobState};
-use windlass_model::{ErrorClass, JobId};
+use windlass_model::plan::Plan;
+use windlass_model::{ErrorClass, Failure, JobId};
 use windlass_sim::hostile::{FreezableClock, HostileStore};
 use windlass_sim::invariants::{self, Seen};
 use windlass_sim::keeper::{KeepKind, Mood, Wishes};
@@ -368,6 +373,68 @@ async fn a_preview_shows_what_the_first_round_would_add() {
     let preview = Engine::preview(ground.config(), keep()).await.unwrap();
     assert_eq!(preview.status.result, Some(JobResult::Failed));
     assert!(preview.log.iter().any(|entry| entry.code == "reconcile.failed"));
+}
+
+/// The kind `step`, whose last look after an undo never comes back.
+struct LooksForEver(StepKind);
+
+#[async_trait::async_trait]
+impl Kind for LooksForEver {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn about(&self) -> &'static str {
+        self.0.about()
+    }
+
+    fn schema(&self) -> Value {
+        self.0.schema()
+    }
+
+    fn check(&self, spec: &Value) -> Vec<SpecFault> {
+        self.0.check(spec)
+    }
+
+    async fn plan(&self, cx: &PlanContext, spec: &Value) -> Result<Plan, Failure> {
+        self.0.plan(cx, spec).await
+    }
+
+    fn task_types(&self) -> Vec<Arc<dyn TaskType>> {
+        self.0.task_types()
+    }
+
+    async fn sweep(&self, _: &PlanContext, _: &Value, _: &[Effect]) -> Result<Vec<Leftover>, Failure> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn commands_are_answered_while_the_last_look_after_an_undo_hangs() {
+    let ground = Ground::new(Reconcile::every(RARELY));
+    let kinds = Kinds::new().with(LooksForEver(StepKind::new(ground.world.clone())));
+    let engine = Engine::open(EngineConfig { kinds, ..ground.config() }).await.unwrap();
+    let spec = json!({"steps": [{"name": "a", "makes": 1}]});
+    let request = |name: &str| JobRequest { kind: "step".into(), name: name.into(), spec: spec.clone(), ..keep() };
+    let job = engine.submit(request("s")).await.unwrap();
+    engine.wait(job).await.unwrap();
+    done(engine.command(job, Command::Undo, None).await.unwrap());
+    ground.until("it is undone", async || ground.world.things().is_empty()).await;
+    let before = ground.clock.monotonic();
+    let reply = engine.command(job, Command::Pause { until: None }, None).await.unwrap();
+    assert!(matches!(reply, CommandReply::Refused(_)), "{reply:?}");
+    assert!(ground.clock.monotonic() - before < Duration::from_millis(50));
+    // It is given up after ten minutes, and said so.
+    assert_eq!(engine.wait(job).await.unwrap().state, JobState::UndoFailed);
+    assert!(ground.clock.monotonic() - before >= Duration::from_secs(500));
+    assert!(ground.codes(job).await.contains(&"job.sweep_failed".to_owned()));
+    // And a job is deleted in the middle of it.
+    let job = engine.submit(request("t")).await.unwrap();
+    engine.wait(job).await.unwrap();
+    done(engine.command(job, Command::Undo, None).await.unwrap());
+    ground.until("it is undone", async || ground.world.things().is_empty()).await;
+    let reply = engine.command(job, Command::Delete { force: true }, None).await.unwrap();
+    assert!(matches!(reply, CommandReply::Deleted { .. }), "{reply:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -246,6 +246,7 @@ async fn what_is_shared_or_pooled_runs_on_another_worker(ground: Ground) {
     ground.check().await;
 }
 
+#[expect(clippy::print_stdout, reason = "the test prints what it measured")]
 async fn a_standing_job_hears_a_wake_and_an_end_at_once(ground: Ground) {
     let wishes = Wishes::default();
     let kind = KeepKind::new(ground.world.clone(), wishes.clone(), Reconcile::every(Duration::from_secs(3600)));
