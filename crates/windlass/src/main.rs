@@ -42,6 +42,9 @@ use crate::state::{ServerOptions, Setting};
 pub(crate) const DEFAULT_SERVER: &str = "127.0.0.1:7420";
 
 fn main() -> ExitCode {
+    if let Some(served) = commands::gocache::at_once() {
+        return served;
+    }
     windlass_blob::install_crypto_provider();
     let (options, server) = match Options::read() {
         Ok(read) => read,

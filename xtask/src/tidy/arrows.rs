@@ -43,10 +43,11 @@ const GROUND: [(&str, &[&str]); 15] = [
 ];
 
 /// What a kind may use of ours. Not a store, not the simulation, and not another kind.
-const FOR_KINDS: [&str; 7] = [
+const FOR_KINDS: [&str; 8] = [
     "windlass-blob",
     "windlass-clock",
     "windlass-engine",
+    "windlass-gocache",
     "windlass-gocache-remote",
     "windlass-index-backup",
     "windlass-model",

@@ -9,6 +9,7 @@ mod confirm;
 mod delete;
 mod demo;
 mod extend;
+pub(crate) mod gocache;
 mod index;
 mod jobs;
 mod kinds;
@@ -104,6 +105,8 @@ pub(crate) enum Command {
     /// Which file belongs on which server
     #[command(subcommand)]
     Placement(placement::Command),
+    /// A build cache for go, on the local disk and in object storage
+    Gocache(gocache::Args),
     /// Look into index backups
     #[command(subcommand)]
     Index(index::Command),
@@ -145,6 +148,7 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<Exit> {
         Command::Schema(args) => schema::run(app, &args),
         Command::Completions(args) => completions::run(app, &args),
         Command::Placement(placement::Command::Decide(args)) => placement::decide(app, &args),
+        Command::Gocache(args) => Box::pin(gocache::run(app, args)).await,
         Command::Index(index::Command::Inspect(args)) => index::inspect(app, &args).await,
         Command::Sim(sim::Command::Vald(args)) => sim::vald(app, &args).await,
     }

@@ -84,7 +84,7 @@ impl Builder {
     pub(super) fn flush(&self, program: &Path) -> Result<()> {
         let mut flush = run::program(program);
         self.environment(&mut flush);
-        run::check(flush.arg("flush"))
+        run::check(flush.args(["gocache", "flush"]))
     }
 
     /// `go build std`, once.

@@ -85,6 +85,8 @@ const PLAIN: &str = "plain";
 /// The programs under measurement.
 struct Programs {
     ours: PathBuf,
+    /// The large program, for the commands around the cache.
+    windlass: PathBuf,
     plain: PathBuf,
     s3: PathBuf,
     folder: PathBuf,
@@ -92,7 +94,9 @@ struct Programs {
 
 impl Programs {
     fn build(go: &Path, folder: &Path) -> Result<Self> {
-        run::check(run::cargo().args(["build", "--locked", "--release", "--package", "windlass-gocache"]))?;
+        let mut build = run::cargo();
+        build.args(["build", "--locked", "--release", "--package", "windlass-gocache", "--package", "windlass"]);
+        run::check(&mut build)?;
         let mut example = run::cargo();
         example.args(["build", "--locked", "--release", "--package", "windlass-sim", "--features", "s3"]);
         run::check(example.args(["--example", "s3"]))?;
@@ -104,6 +108,7 @@ impl Programs {
         let release = run::target_dir().join("release");
         Ok(Self {
             ours: release.join("windlass-gocache"),
+            windlass: release.join("windlass"),
             plain,
             s3: release.join("examples/s3"),
             folder: folder.to_owned(),
@@ -127,7 +132,7 @@ fn ours(
     let at = |letter: &str| format!("{letter}, {delay} ms");
     eprintln!("     windlass, {delay} ms");
     rows.push(Row { scenario: at("c"), program: OURS, measured: store.counted(|| builder.build())? });
-    builder.flush(&programs.ours)?;
+    builder.flush(&programs.windlass)?;
     let mut best: Option<Measured> = None;
     for _ in 0..rounds {
         builder.lose_store()?;

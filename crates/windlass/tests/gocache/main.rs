@@ -1,0 +1,12 @@
+//! `GOCACHEPROG="windlass gocache"` under real go commands of three versions: whatever happens to the cache, to its
+//! remote or to the program itself, go ends and prints as it does with its own cache.
+
+mod faults;
+mod kills;
+mod machine;
+mod module;
+mod seed;
+mod together;
+mod toolchain;
+mod tools;
+mod versions;
