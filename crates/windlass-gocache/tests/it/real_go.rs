@@ -113,6 +113,9 @@ const STEPS: [&[&str]; 12] = [
     &["build", "./bad"],
 ];
 
+/// Everything in it can be cached. Programs are linked each time: `go` never stores them in a cache program.
+const LIBRARIES: &[&str] = &["build", "./a", "./b"];
+
 /// Building, testing and listing: enough where a full round was made before.
 const FEW: [usize; 4] = [0, 3, 8, 9];
 
@@ -153,7 +156,7 @@ fn commands_say_the_same_as_with_the_built_in_cache() {
         same_as_built_in(&world, &built_in, &program, &all, "an empty folder");
         setup.verify();
         same_as_built_in(&world, &built_in, &program, &[0, 1, 2, 5, 6, 7, 8, 9], "a full folder");
-        world.go(Some(&program), STEPS[0]);
+        world.go(Some(&program), LIBRARIES);
         let run = last_run(&setup);
         assert_eq!((run["misses"].as_u64(), run["end"].as_str()), (Some(0), Some("closed")), "{run}");
         // Every output damaged, each of its right size.
@@ -188,8 +191,8 @@ fn another_machine_builds_from_the_remote() {
         );
         same_as_built_in(&world, &built_in, &program, &FEW, "an empty remote");
         fs::remove_dir_all(setup.dir()).unwrap();
-        let output = world.go(Some(&program), STEPS[0]);
-        assert_eq!(told(&output), built_in[0], "{}", String::from_utf8_lossy(&output.stderr));
+        let output = world.go(Some(&program), LIBRARIES);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let run = last_run(&setup);
         // What was fetched ahead is local by the time it is asked for.
         let hits = run["local_hits"].as_u64().unwrap() + run["remote_hits"].as_u64().unwrap();
