@@ -78,6 +78,8 @@ struct State {
     urgent: VecDeque<Job>,
     planned: VecDeque<Job>,
     lost: HashSet<OutputId>,
+    /// Where they were lost: another place may have them whole.
+    lost_at: HashSet<(OutputId, Option<(Name, u32)>)>,
     numbers: u64,
 }
 
@@ -128,6 +130,12 @@ impl Fetcher {
     /// Whether the remote's bytes of this output were found to be wrong or missing.
     pub(crate) fn is_lost(&self, output: &OutputId) -> bool {
         self.state().lost.contains(output)
+    }
+
+    /// Whether the bytes that this record names were found to be wrong or missing.
+    pub(crate) fn is_lost_at(&self, record: &Record) -> bool {
+        let place = record.location.map(|location| (location.pack, location.offset));
+        self.state().lost_at.contains(&(record.entry.output, place))
     }
 
     /// Brings the output of `record`; waits for it if it is on its way already.
@@ -222,12 +230,22 @@ impl Fetcher {
 
     fn resolve(&self, what: &What, arrival: Arrival) {
         match what {
-            What::Extents(_, extents) => {
-                for wanted in extents.iter().flat_map(|extent| &extent.outputs) {
-                    self.arrived(&wanted.output, arrival);
+            What::Extents(pack, extents) => {
+                for extent in extents {
+                    for wanted in &extent.outputs {
+                        if arrival == Arrival::Lost {
+                            self.state().lost_at.insert((wanted.output, Some((*pack, extent.offset))));
+                        }
+                        self.arrived(&wanted.output, arrival);
+                    }
                 }
             }
-            What::Object(wanted) => self.arrived(&wanted.output, arrival),
+            What::Object(wanted) => {
+                if arrival == Arrival::Lost {
+                    self.state().lost_at.insert((wanted.output, None));
+                }
+                self.arrived(&wanted.output, arrival);
+            }
         }
     }
 
@@ -323,7 +341,7 @@ impl Fetcher {
             }
             Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
                 place.damaged(&format!("{key} is not what its name says"));
-                self.arrived(&wanted.output, Arrival::Lost);
+                self.resolve(&job.what, Arrival::Lost);
             }
             Ok(Err(error)) => {
                 self.disk(&error);

@@ -419,7 +419,12 @@ async fn publish_manifest(
     let wall = shared.around.clock.wall();
     if let Some(hints) = &hints {
         let recent = hints.own_newest_ms.is_some_and(|at| wall.as_millisecond() - at < REFRESH.as_millis() as i64);
-        let known = |action: &ActionId| hints.records.get(action).is_some_and(|(_, source)| Some(*source) == own);
+        let known = |action: &ActionId| {
+            let hint = hints.records.get(action);
+            hint.is_some_and(|(record, source)| {
+                Some(*source) == own && shared.local.action(action) == Some(record.entry)
+            })
+        };
         if recent && used.iter().all(known) {
             shared.stamp(&used);
             return Ok(());
@@ -605,7 +610,7 @@ impl Live {
         if record.location.is_none() && source.layout == Layout::Packed {
             return Arrival::Lost;
         }
-        if self.fetcher.is_lost(&output) {
+        if self.fetcher.is_lost_at(record) {
             return Arrival::Lost;
         }
         self.fetcher.fetch(source, record).await

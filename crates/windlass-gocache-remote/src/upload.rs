@@ -637,7 +637,13 @@ fn fill_blocking(
         } else {
             match filled.draft.add(item.entry.output, size, &mut file) {
                 Ok(()) => filled.packed.push(item),
-                Err(_) => filled.gone.push(item),
+                // Shorter than it should be: damaged since it was opened.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => filled.gone.push(item),
+                Err(error) => {
+                    filled.unreadable = Some(error.to_string());
+                    filled.rest.push_front(item);
+                    return filled;
+                }
             }
         }
     }

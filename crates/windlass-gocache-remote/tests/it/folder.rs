@@ -34,7 +34,11 @@ impl Folder {
     /// Stores an output as `go` would have put it.
     pub(crate) fn put(&self, action: ActionId, body: &[u8], time_unix_nanos: i64) -> Entry {
         let entry = Entry { output: OutputId::of(body), size: body.len() as u64, time_unix_nanos };
-        fs::write(self.path(&entry.output), body).unwrap();
+        // Whole at once: an uploader may be reading what another action put before.
+        let number = self.drafts.fetch_add(1, Ordering::Relaxed);
+        let draft = self.outputs.join(format!("{}.{number}.put", entry.output.hex()));
+        fs::write(&draft, body).unwrap();
+        fs::rename(&draft, self.path(&entry.output)).unwrap();
         self.put_action(&action, &entry).unwrap();
         entry
     }
