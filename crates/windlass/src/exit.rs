@@ -5,7 +5,7 @@
 //! | 0 | done |
 //! | 1 | the job failed, or what was asked for could not be done |
 //! | 2 | wrong usage, an invalid file, a job that does not exist |
-//! | 3 | what is needed cannot be reached: the state store, object storage, a process that holds the state, a server (also one that lets nobody in) |
+//! | 3 | what is needed cannot be reached: the state store, object storage, a process that holds the state, a server |
 //! | 130 | interrupted; the same command goes on |
 
 use std::error::Error;
