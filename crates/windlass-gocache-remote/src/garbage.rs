@@ -221,7 +221,8 @@ pub fn plan_gc(holdings: &Holdings, policy: &GcPolicy) -> GcPlan {
     // so that a plan cut short does not begin their waiting anew.
     let deleted: HashSet<Name> = delete.into_iter().collect();
     let done = holdings.condemned.iter().filter(|(_, at, packs)| {
-        packs.iter().all(|pack| !deleted.contains(pack) && !(waiting.contains(pack) && since.get(pack) == Some(at)))
+        let waits = |pack: &Name| waiting.contains(pack) && since.get(pack) == Some(at);
+        !packs.iter().any(|pack| deleted.contains(pack) || waits(pack))
     });
     let keys: Vec<String> = done.map(|(key, ..)| key.clone()).collect();
     if !keys.is_empty() {

@@ -22,7 +22,9 @@ const SLOWEST: u64 = 64 * 1024;
 
 /// Where a test stops the world: asked before and after every request and every change of a file of the queue.
 #[derive(Clone, Default)]
-pub struct Steps(Option<Arc<dyn Fn(&str) -> bool + Send + Sync>>);
+pub struct Steps(Option<Arc<GoesOn>>);
+
+type GoesOn = dyn Fn(&str) -> bool + Send + Sync;
 
 impl Steps {
     /// `goes_on` is told each step; once it says no, nothing is done any more.

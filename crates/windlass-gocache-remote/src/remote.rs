@@ -18,7 +18,7 @@ use crate::fetch::{Arrival, Fetcher};
 use crate::id::{ActionId, Entry, OutputId};
 use crate::index::Index;
 use crate::journal::Journal;
-use crate::local::LocalOutputs;
+use crate::local::{Incoming, LocalOutputs};
 use crate::name::{Name, run_key};
 use crate::outcome::{Closed, Counters, Lookup, Prefetched};
 use crate::place::{Around, Failure, Place, Steps, Tally, add};
@@ -373,7 +373,7 @@ impl Shared {
 
     fn stamp_file(&self) -> PathBuf {
         let place = self.config.write.as_ref().map(ToString::to_string).unwrap_or_default();
-        let namespace = self.config.namespaces.first().map(String::as_str).unwrap_or("default");
+        let namespace = self.config.namespaces.first().map_or("default", String::as_str);
         let name = OutputId::of(format!("{place}\n{namespace}").as_bytes()).hex();
         self.local.state_dir().join(format!("manifest-{}.stamp", &name[..16]))
     }
@@ -456,7 +456,7 @@ async fn publish_manifest(
         (draft.encode(TableKind::Manifest), used)
     });
     let Ok((bytes, used)) = drafted.await else { return Err(Failure::Stopped) };
-    let namespace = shared.config.namespaces.first().map(String::as_str).unwrap_or("default");
+    let namespace = shared.config.namespaces.first().map_or("default", String::as_str);
     let key = run_key(namespace, wall, Name::fresh(&*shared.around.entropy));
     writer.source.place.put("write manifest", &key, Bytes::clone(&bytes)).await?;
     shared.stamp(&used);
@@ -621,7 +621,7 @@ fn store_empty(fetcher: &Fetcher, output: OutputId) -> Arrival {
     if output != OutputId::EMPTY {
         return Arrival::Lost;
     }
-    match fetcher.local.begin(&output, 0).and_then(|incoming| incoming.finish()) {
+    match fetcher.local.begin(&output, 0).and_then(Incoming::finish) {
         Ok(()) => Arrival::Here,
         Err(_) => Arrival::Failed,
     }

@@ -93,6 +93,7 @@ impl Table {
     /// # Errors
     ///
     /// [`FormatError`] for anything but a whole table of this version.
+    #[expect(clippy::needless_pass_by_value, reason = "it keeps them: a clone of them, which shares")]
     pub fn parse(bytes: Bytes) -> Result<Self, FormatError> {
         let kind = match bytes.get(..8) {
             Some(magic) if magic == INDEX => TableKind::Segment,

@@ -628,9 +628,7 @@ fn fill_blocking(
                 return filled;
             }
         };
-        if size > LARGEST_OUTPUT {
-            filled.skipped.push(item);
-        } else if settings.skip_package_indexes && is_package_index(&mut file) {
+        if size > LARGEST_OUTPUT || (settings.skip_package_indexes && is_package_index(&mut file)) {
             filled.skipped.push(item);
         } else if size > BIG {
             filled.big.push(item);
