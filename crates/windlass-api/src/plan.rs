@@ -111,7 +111,9 @@ impl PlanFingerprint {
         }
         let mut found = Vec::new();
         if self.job != now.job {
-            found.push("the job itself (its kind, name, spec, priority, labels or deadlines) is not the same".to_owned());
+            found.push(
+                "the job itself (its kind, name, spec, priority, labels or deadlines) is not the same".to_owned(),
+            );
         }
         if !self.tasks.is_empty() && !now.tasks.is_empty() {
             for (task, digest) in &now.tasks {

@@ -6,8 +6,8 @@ use crate::role::Role;
 use crate::{
     AuditList, AuditQuery, CommandAnswer, CommandRequest, Event, JobDetail, JobList, JobQuery, KindInfo, KindList,
     LeftoverList, LogList, LogQuery, PlanPreview, Report, ScheduleAnswer, ScheduleCommand, ScheduleList, ScheduleView,
-    SharedList, SubmitRequest, Submitted, TaskDetail, TaskList, TaskQuery, WaitFor, WholeJob,
-    WholeList, WholeReport, Whoami, WorkerList, graph::Graph,
+    SharedList, SubmitRequest, Submitted, TaskDetail, TaskList, TaskQuery, WaitFor, Whoami, WholeJob, WholeList,
+    WholeReport, WorkerList, graph::Graph,
 };
 
 /// The HTTP method.

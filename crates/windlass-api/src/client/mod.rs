@@ -23,8 +23,8 @@ use crate::problem::Problem;
 use crate::{
     AuditList, AuditQuery, BASE, CommandAnswer, CommandRequest, IDEMPOTENCY_KEY, JobDetail, JobList, JobQuery,
     KindInfo, KindList, LeftoverList, LogList, LogQuery, PlanPreview, Report, ScheduleAnswer, ScheduleCommand,
-    ScheduleList, ScheduleView, SharedList, SubmitRequest, Submitted, TaskDetail, TaskList, TaskQuery, WaitFor, WholeJob,
-    WholeList, WholeReport, Whoami, WorkerList,
+    ScheduleList, ScheduleView, SharedList, SubmitRequest, Submitted, TaskDetail, TaskList, TaskQuery, WaitFor, Whoami,
+    WholeJob, WholeList, WholeReport, WorkerList,
 };
 
 /// Time to connect.
