@@ -23,7 +23,7 @@ fn eight_go_commands_at_once_share_a_store_while_it_is_made_smaller() {
                 machine.start(if (n + round) % 2 == 0 { &["build", "./..."] } else { &["list", "-export", "./..."] })
             })
             .collect();
-        let collected = machine.windlass(&["gc", "--max-size", "64KiB", "--yes"]);
+        let collected = machine.windlass(&["gc", "--max-size", "64KiB", "--keep-recent", "0s"]);
         assert_eq!(collected.code, Some(0), "{}", collected.stderr);
         for command in commands {
             let ended = ended(command).good();

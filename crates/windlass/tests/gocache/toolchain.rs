@@ -7,8 +7,6 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Toolchain {
     /// The folder that holds `bin/go`.
     root: PathBuf,
-    /// `1.26`.
-    pub(crate) version: &'static str,
 }
 
 /// Variables that name the folders, and their versions.
@@ -18,7 +16,7 @@ const KNOWN: [(&str, &str); 3] =
 impl Toolchain {
     /// The tool chain of a version; fails the test when it is missing.
     pub(crate) fn of(version: &str) -> Self {
-        let (variable, version) =
+        let (variable, _) =
             KNOWN.into_iter().find(|(_, known)| *known == version).expect("a version that the tests know");
         let Some(root) = std::env::var_os(variable).filter(|root| !root.is_empty()) else {
             panic!(
@@ -28,7 +26,7 @@ impl Toolchain {
         };
         let root = PathBuf::from(root);
         assert!(root.join("bin/go").is_file(), "{variable} names {}, which holds no bin/go", root.display());
-        Self { root, version }
+        Self { root }
     }
 
     pub(crate) fn go(&self) -> PathBuf {

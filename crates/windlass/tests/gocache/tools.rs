@@ -74,7 +74,7 @@ fn the_store_is_measured_explained_and_checked() {
     let stats = json(machine, &["stats"]);
     assert!(stats["store"]["outputs"].as_u64().is_some_and(|outputs| outputs > 0), "{stats}");
     let verified = json(machine, &["verify"]);
-    assert_eq!(verified["damaged"].as_array().map(Vec::len), Some(0), "{verified}");
+    assert_eq!(verified["damaged"], 0, "{verified}");
     let doctor = machine.windlass(&["doctor"]);
     assert_eq!(doctor.code, Some(0), "{}{}", doctor.stdout, doctor.stderr);
     machine.lose_store();
