@@ -39,16 +39,16 @@ fn policy(spec: &GocacheSpec) -> GcPolicy {
 
 /// The plan's steps, none too large to be stored.
 fn steps(plan: GcPlan) -> Vec<GcStep> {
-    fn pieces<T: Clone>(all: Vec<T>, make: impl Fn(Vec<T>) -> GcStep) -> Vec<GcStep> {
+    fn pieces<T: Clone>(all: &[T], make: impl Fn(Vec<T>) -> GcStep) -> Vec<GcStep> {
         all.chunks(CHUNK).map(|chunk| make(chunk.to_vec())).collect()
     }
     let split = |step| match step {
-        GcStep::Forget { packs } => pieces::<Name>(packs, |packs| GcStep::Forget { packs }),
-        GcStep::Condemn { packs } => pieces(packs, |packs| GcStep::Condemn { packs }),
-        GcStep::DeletePacks { packs } => pieces(packs, |packs| GcStep::DeletePacks { packs }),
-        GcStep::DeleteManifests { keys } => pieces(keys, |keys| GcStep::DeleteManifests { keys }),
-        GcStep::DeleteSegments { segments } => pieces(segments, |segments| GcStep::DeleteSegments { segments }),
-        GcStep::DeleteLists { keys } => pieces(keys, |keys| GcStep::DeleteLists { keys }),
+        GcStep::Forget { packs } => pieces::<Name>(&packs, |packs| GcStep::Forget { packs }),
+        GcStep::Condemn { packs } => pieces(&packs, |packs| GcStep::Condemn { packs }),
+        GcStep::DeletePacks { packs } => pieces(&packs, |packs| GcStep::DeletePacks { packs }),
+        GcStep::DeleteManifests { keys } => pieces(&keys, |keys| GcStep::DeleteManifests { keys }),
+        GcStep::DeleteSegments { segments } => pieces(&segments, |segments| GcStep::DeleteSegments { segments }),
+        GcStep::DeleteLists { keys } => pieces(&keys, |keys| GcStep::DeleteLists { keys }),
     };
     plan.steps.into_iter().flat_map(split).collect()
 }

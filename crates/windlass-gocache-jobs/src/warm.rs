@@ -1,6 +1,6 @@
 //! `warm`: fetches into a local folder what the last builds used, before anybody waits for it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ impl TaskType for FetchTask {
         let (mut before, mut idle) = (None, 0);
         let fetched = loop {
             let (folder, config, clock) = (folder.clone(), config.clone(), cx.clock().clone());
-            let fetching = tokio::task::spawn_blocking(move || fetch(folder, config, clock));
+            let fetching = tokio::task::spawn_blocking(move || fetch(&folder, config, clock));
             let fetched = cx.outside("fetch", fetching).await?;
             let fetched = fetched
                 .map_err(|error| Failure::permanent("bug", format!("fetching ended unexpectedly: {error}")))??;
@@ -105,14 +105,14 @@ impl TaskType for FetchTask {
 }
 
 /// Fetches for as long as one slice; blocks.
-fn fetch(folder: PathBuf, config: RemoteConfig, clock: SharedClock) -> Result<Prefetched, Failure> {
+fn fetch(folder: &Path, config: RemoteConfig, clock: SharedClock) -> Result<Prefetched, Failure> {
     let told: Arc<Mutex<Vec<String>>> = Arc::default();
     let warn = {
         let told = told.clone();
         move |line: &str| told.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned())
     };
     let spare = folder.join("spare");
-    let disk = Disk::open(&folder, spare, &OpenOptions::default(), clock.clone(), &warn);
+    let disk = Disk::open(folder, spare, &OpenOptions::default(), clock.clone(), &warn);
     if disk.main().is_none() {
         let why = told.lock().unwrap_or_else(PoisonError::into_inner).join("; ");
         return Err(Failure::permanent("folder", format!("the folder {} cannot be used: {why}", folder.display())));

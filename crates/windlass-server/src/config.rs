@@ -22,6 +22,8 @@ pub struct ServerConfig {
     pub limits: Limits,
     /// Whom to tell about changes of jobs.
     pub webhooks: Vec<WebhookConfig>,
+    /// Where to send traces.
+    pub traces: Option<TracesConfig>,
 }
 
 impl ServerConfig {
@@ -36,6 +38,7 @@ impl ServerConfig {
             open_metrics: false,
             limits: Limits::default(),
             webhooks: Vec::new(),
+            traces: None,
         }
     }
 }
@@ -108,6 +111,15 @@ pub struct WebhookConfig {
     pub secret: SecretRef,
     /// Codes of log entries to send, by their beginning: `job.`; empty: those of jobs, not of tasks.
     pub events: Vec<String>,
+}
+
+/// A collector of traces that speaks OTLP over HTTP.
+#[derive(Clone, Debug)]
+pub struct TracesConfig {
+    /// Its base URL; spans go to `v1/traces` below it.
+    pub endpoint: url::Url,
+    /// The environment variable with headers to send along, `name=value,…`, percent-encoded; it may be unset.
+    pub headers_env: String,
 }
 
 /// Where a secret is. Never the secret itself.

@@ -14,6 +14,8 @@
 //! | `idem/<digest>` | what an idempotency key led to | with the change | `idempotency_kept` |
 //! | `webhook/<name>/cursor` | the last event that a receiver took | after each | always |
 //! | `webhook/<name>/claim` | the server that delivers | when it begins | its lease |
+//! | `traces/cursor` | the last event whose spans were taken | after each request | always |
+//! | `traces/claim` | the server that sends spans | when it begins | its lease |
 
 mod access;
 mod app;
@@ -22,6 +24,7 @@ mod body;
 mod broadcast;
 mod commands;
 mod config;
+mod duty;
 mod events;
 mod feed;
 mod fingerprint;
@@ -45,10 +48,11 @@ mod submission;
 mod tasks;
 mod tls;
 pub mod token;
+mod traces;
 mod webhook;
 mod whole;
 
-pub use config::{Limits, SecretRef, ServerConfig, TlsFiles, WebhookConfig};
+pub use config::{Limits, SecretRef, ServerConfig, TlsFiles, TracesConfig, WebhookConfig};
 pub use fingerprint::of as plan_fingerprint;
 pub use metrics::{Measured, Metrics, StoreGauges};
 pub use schedules::{carry_out as command_schedule, view as schedule_view};

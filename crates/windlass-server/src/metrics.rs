@@ -44,6 +44,7 @@ pub struct Metrics {
     keep_alive: Gauge<f64, AtomicU64>,
     webhooks: Family<Labels, Counter>,
     webhook_queue: Family<Labels, Gauge>,
+    spans: Family<Labels, Counter>,
 }
 
 impl Default for Metrics {
@@ -76,6 +77,8 @@ impl Metrics {
         registry.register("webhook_deliveries", "Deliveries by receiver and outcome", webhooks.clone());
         let webhook_queue = Family::<Labels, Gauge>::default();
         registry.register("webhook_failing", "Attempts in a row that a receiver did not take", webhook_queue.clone());
+        let spans = Family::<Labels, Counter>::default();
+        registry.register("trace_spans", "Spans by what the collector of traces did with them", spans.clone());
         Self {
             registry,
             requests,
@@ -87,6 +90,7 @@ impl Metrics {
             keep_alive,
             webhooks,
             webhook_queue,
+            spans,
         }
     }
 
@@ -107,6 +111,10 @@ impl Metrics {
     pub(crate) fn webhook(&self, name: &str, outcome: &str, failing: u32) {
         self.webhooks.get_or_create(&vec![("name", name.to_owned()), ("outcome", outcome.to_owned())]).inc();
         self.webhook_queue.get_or_create(&vec![("name", name.to_owned())]).set(failing.into());
+    }
+
+    pub(crate) fn spans(&self, outcome: &str, number: usize) {
+        self.spans.get_or_create(&vec![("outcome", outcome.to_owned())]).inc_by(number as u64);
     }
 }
 

@@ -28,6 +28,7 @@ use crate::metrics::{Metrics, StoreGauges};
 use crate::routes;
 use crate::submission::JobText;
 use crate::tls::{self, CertificateNames};
+use crate::traces;
 use crate::webhook;
 
 /// How often certificates and the access file are looked at.
@@ -135,6 +136,9 @@ impl Server {
         for hook in &config.webhooks {
             webhook::check(hook).map_err(ServerError::Configuration)?;
         }
+        if let Some(to) = &config.traces {
+            traces::check(to).map_err(ServerError::Configuration)?;
+        }
         let failed = |error| ServerError::Listen { listen, error };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
@@ -214,6 +218,7 @@ impl Server {
     pub async fn run(self, shutdown: CancellationToken) {
         let Self { config, listener, local, clock, tls, reload, .. } = self;
         let (files, access_file, webhooks) = (config.tls.clone(), config.access_file.clone(), config.webhooks.clone());
+        let spans_to = config.traces.clone();
         let app = Arc::new(App::new(
             config,
             Parts {
@@ -235,6 +240,9 @@ impl Server {
         chores.spawn(sweep(app.clone()));
         for hook in webhooks {
             chores.spawn(webhook::deliver(app.clone(), hook));
+        }
+        if let Some(to) = spans_to {
+            chores.spawn(traces::export(app.clone(), to));
         }
         tracing::info!(%local, tls = tls.is_some(), "the server listens");
         let graceful = GracefulShutdown::new();

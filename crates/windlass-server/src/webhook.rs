@@ -21,15 +21,14 @@ use windlass_api::{JobId, LogEntry};
 use windlass_clock::deadline;
 use windlass_engine::EngineError;
 use windlass_engine::records::{JobRecord, decode};
-use windlass_store::{Committed, Compare, LeaseId, StoreError, Txn, keys};
+use windlass_store::{Committed, Compare, Txn, keys};
 
 use crate::app::App;
 use crate::config::WebhookConfig;
+use crate::duty;
 use crate::feed::{EventId, Feed, Told};
 use crate::token::hex;
 
-/// Time to live of the claim on a receiver.
-const TTL: Duration = Duration::from_secs(15);
 /// Time for a receiver to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest wait between two attempts.
@@ -71,53 +70,12 @@ pub(crate) async fn deliver(app: Arc<App>, hook: WebhookConfig) {
         }
     };
     loop {
-        if let Err(error) = hold(&app, &hook, &client).await {
+        let claim = format!("webhook/{}/claim", hook.name);
+        let work = async |claimed| send_all(&app, &hook, &client, &claimed).await;
+        if let Err(error) = duty::hold(&app, claim, work).await {
             tracing::warn!(webhook = hook.name, %error, "delivery was interrupted");
         }
         app.clock.sleep(Duration::from_secs(1)).await;
-    }
-}
-
-/// Delivers for as long as the claim is held; waits while another server holds it.
-async fn hold(app: &Arc<App>, hook: &WebhookConfig, client: &reqwest::Client) -> Result<(), EngineError> {
-    let store = app.store();
-    let claim = format!("webhook/{}/claim", hook.name);
-    let lease = store.grant(TTL).await?;
-    let owner = app.request_id();
-    let revision = loop {
-        let revision = store.revision().await?;
-        let txn = Txn::new().when(Compare::Absent(claim.clone())).put_leased(&claim, owner.clone(), lease);
-        match store.commit(txn).await? {
-            Committed::At(revision) => break revision,
-            Committed::Conflict(_) => {
-                let mut watch = store.watch(&claim, revision).await?;
-                let gone = async {
-                    while watch.next().await?.iter().all(|change| change.entry.is_some()) {}
-                    Ok::<_, StoreError>(())
-                };
-                tokio::select! {
-                    gone = gone => gone?,
-                    result = keep(app, lease) => return Err(result.into()),
-                }
-            }
-        }
-    };
-    let claimed = Compare::Created(claim, revision);
-    tokio::select! {
-        result = send_all(app, hook, client, &claimed) => result,
-        error = keep(app, lease) => Err(error.into()),
-    }
-}
-
-/// Keeps the lease until that fails.
-async fn keep(app: &App, lease: LeaseId) -> StoreError {
-    loop {
-        app.clock.sleep(TTL / 3).await;
-        match deadline(&*app.clock, TTL / 3, app.store().keep_alive(lease)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return error,
-            Err(_) => return StoreError::Unavailable("the lease could not be kept in time".into()),
-        }
     }
 }
 

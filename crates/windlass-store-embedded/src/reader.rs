@@ -242,12 +242,7 @@ impl Scan for Snapshot {
     }
 }
 
-fn last_before(
-    connection: &Connection,
-    prefix: &str,
-    before: Option<&str>,
-    limit: usize,
-) -> rusqlite::Result<Page> {
+fn last_before(connection: &Connection, prefix: &str, before: Option<&str>, limit: usize) -> rusqlite::Result<Page> {
     const WITHIN: &str =
         "SELECT key, version, created, lease, value FROM kv WHERE key >= ?1 AND key < ?2 ORDER BY key DESC";
     const FROM: &str = "SELECT key, version, created, lease, value FROM kv WHERE key >= ?1 ORDER BY key DESC";

@@ -72,7 +72,7 @@ impl Options {
         }
         let server = ServerOptions {
             // What is typed is meant, whatever the environment says.
-            server: global.server.take().filter(|server| !server.is_empty() && !(typed_state && !typed_server)),
+            server: global.server.take().filter(|server| !server.is_empty() && (typed_server || !typed_state)),
             typed: typed_server,
             token_file: global.token_file.take(),
             roots: global.server_ca.take(),

@@ -173,7 +173,7 @@ async fn requests_carry_a_key_keep_secrets_and_obey_the_server() {
         .unwrap();
     let view = rig.rest(&engine, job).await;
     assert!(end_of(&view, "bad").ends_with("answered 400 Bad Request: told Bearer ***"), "{}", end_of(&view, "bad"));
-    let everything = windlass_store::read_all(&rig.store, "").await.unwrap();
+    let everything = read_all(&rig.store, "").await.unwrap();
     let text: String = everything.iter().map(|entry| String::from_utf8_lossy(&entry.value).into_owned()).collect();
     assert!(!text.contains("s3cret-token"), "the secret is stored");
 }
@@ -245,7 +245,7 @@ async fn nothing_is_stored_of_a_job_that_is_refused() {
     let engine = rig.engine(DagConfig::default()).await;
     let refused = engine.submit(request(json!([{ "name": "a", "type": "exec", "with": { "argv": ["true"] } }]))).await;
     assert!(faults_of(&refused.unwrap_err())[0].contains("allow_exec"));
-    assert!(windlass_store::read_all(&rig.store, "jobs/").await.unwrap().is_empty());
+    assert!(read_all(&rig.store, "jobs/").await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -282,7 +282,7 @@ async fn two_thousand_tasks_run_and_their_spec_is_kept_apart() {
     assert_eq!(output(&rig, &engine, job, "t01999").await["n"], 49);
     drop(engine);
     let engine = rig.engine(DagConfig::default()).await;
-    assert_eq!(windlass_engine::view::record(&rig.store, job).await.unwrap().spec, spec);
+    assert_eq!(view::record(&rig.store, job).await.unwrap().spec, spec);
     drop(engine);
 }
 
@@ -351,9 +351,8 @@ async fn a_question_that_died_with_its_worker_is_asked_again_and_not_taken_for_a
     peer.next(&[(0, None)]);
     let (store, is_over) = (rig.store.clone(), AtomicBool::new(false));
     let probe = Arc::new(AfterTheNote { store, is_over, stopped: Notify::new() });
-    let engine = rig
-        .engine_with(DagConfig::foreground(), |config| EngineConfig { probe: probe.clone(), ..config })
-        .await;
+    let engine =
+        rig.engine_with(DagConfig::foreground(), |config| EngineConfig { probe: probe.clone(), ..config }).await;
     let ask = json!([{ "name": "post", "type": "http", "retry": { "backoff": "10ms" },
         "with": { "url": peer.url("/c"), "body": "three", "on_unknown": "ask" } }]);
     let job = engine.submit(request(ask)).await.unwrap();

@@ -12,4 +12,5 @@ mod schedules;
 mod stand;
 mod streams;
 mod tls;
+mod traces;
 mod wire;

@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use windlass_api::{Fault, SubmitRequest};
-use windlass_server::{JobText, Metrics, Server, ServerConfig, StoreGauges, TlsFiles, WebhookConfig};
+use windlass_server::{JobText, Metrics, Server, ServerConfig, StoreGauges, TlsFiles, TracesConfig, WebhookConfig};
 use windlass_store::StoreError;
 
 use super::allow::Allow;
@@ -55,6 +55,10 @@ pub(crate) struct Args {
     /// Whom to tell about changes of jobs: a YAML or JSON list of {name, url, secret: {env: NAME}, events}
     #[arg(long, value_name = "FILE")]
     webhooks: Option<PathBuf>,
+    /// Send traces to this collector, OTLP over HTTP; a job is a trace, an attempt a span. Headers, a token
+    /// perhaps, are taken from the variable OTEL_EXPORTER_OTLP_HEADERS
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    otlp: Option<url::Url>,
     /// Only serve; run no tasks
     #[arg(long)]
     no_worker: bool,
@@ -84,6 +88,10 @@ impl Args {
             access_file: self.access.clone(),
             hosts: self.host.clone(),
             open_metrics: self.open_metrics,
+            traces: self
+                .otlp
+                .clone()
+                .map(|endpoint| TracesConfig { endpoint, headers_env: "OTEL_EXPORTER_OTLP_HEADERS".to_owned() }),
             webhooks: self.webhooks.as_deref().map(read_webhooks).transpose()?.unwrap_or_default(),
             ..ServerConfig::new(self.listen)
         })

@@ -11,6 +11,7 @@ mod documents;
 mod inspect;
 mod job_files;
 mod jobs;
+mod old_states;
 mod server;
 mod servers;
 mod stand_in;
