@@ -217,7 +217,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::sync::Arc;
 
-    use windlass_clock::{Clock as _, SystemClock};
+    use windlass_clock::SystemClock;
     use windlass_engine::records::encode;
     use windlass_engine::view;
     use windlass_model::job::JobEvent;
@@ -246,7 +246,7 @@ mod tests {
                     txn = txn.put(format!("{}{}", keys::ACTIVE, id(n)), "");
                 } else {
                     let failure = windlass_model::Failure::permanent("x", "no plan");
-                    status.apply(JobEvent::PlanFailed(Box::new(failure)), at).unwrap();
+                    status = status.apply(JobEvent::PlanFailed(Box::new(failure)), at).unwrap();
                 }
                 let record = serde_json::json!({
                     "id": id(n), "kind": "dag", "name": format!("job-{n}"), "labels": labels, "created": at,
@@ -259,15 +259,15 @@ mod tests {
         }
     }
 
-    fn query(query: JobQuery) -> Wanted {
-        Wanted::of(&query).unwrap_or_else(|refusal| panic!("{}", refusal.problem()))
+    fn query(query: &JobQuery) -> Wanted {
+        Wanted::of(query).unwrap_or_else(|refusal| panic!("{}", refusal.problem()))
     }
 
     /// All pages of a query, from the first to the last.
     async fn all(store: &dyn Store, asked: &JobQuery) -> (Vec<JobId>, usize) {
         let (mut found, mut pages, mut asked) = (Vec::new(), 0, asked.clone());
         loop {
-            let page = page(store, &query(asked.clone())).await.unwrap_or_else(|_| panic!("the store answers"));
+            let page = page(store, &query(&asked)).await.unwrap_or_else(|_| panic!("the store answers"));
             assert!(page.jobs.len() <= asked.limit.unwrap() as usize);
             found.extend(page.jobs.iter().map(|job| job.id));
             pages += 1;
@@ -303,7 +303,7 @@ mod tests {
         // What nobody has is looked for in bounded steps.
         let (found, pages) = all(&store, &of(None, Some("team=b"))).await;
         assert_eq!((found.len(), pages), (0, 3));
-        let counted = count(&store, &query(of(None, Some("team=a")))).await.unwrap_or_else(|_| panic!("it answers"));
+        let counted = count(&store, &query(&of(None, Some("team=a")))).await.unwrap_or_else(|_| panic!("it answers"));
         assert_eq!((counted.by_state.values().sum::<u64>(), counted.more), (100, true));
     }
 
@@ -316,7 +316,7 @@ mod tests {
         let begun = clock.monotonic();
         let whole = view::jobs(&*store).await.unwrap();
         let all = clock.monotonic() - begun;
-        let asked = query(JobQuery::default());
+        let asked = query(&JobQuery::default());
         let begun = clock.monotonic();
         let first = page(&*store, &asked).await.unwrap_or_else(|_| panic!("the store answers"));
         let one_page = clock.monotonic() - begun;

@@ -46,8 +46,7 @@ fn one(count: usize, config: &RemoteConfig, leftovers: bool) -> Vec<String> {
     other.find_all(&run, &acknowledged);
     run.remote.close(Duration::from_secs(5));
     assert!(run.warnings.lock().unwrap().is_empty(), "{:?}", run.warnings.lock().unwrap());
-    let passed = passed.lock().unwrap().clone();
-    passed
+    passed.lock().unwrap().clone()
 }
 
 fn every_step(leftovers: bool) {
