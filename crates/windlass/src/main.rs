@@ -38,7 +38,7 @@ use crate::options::{Global, Options};
 use crate::output::{ColorChoice, Format, Output};
 use crate::state::{ServerOptions, Setting};
 
-/// Where `windlass up` listens unless told otherwise, and where commands look for it.
+/// Where `windlass up` listens unless told otherwise.
 pub(crate) const DEFAULT_SERVER: &str = "127.0.0.1:7420";
 
 fn main() -> ExitCode {

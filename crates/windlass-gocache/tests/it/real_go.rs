@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use crate::program::{PROGRAM, Setup};
 
-/// The tool chains to test with: that on the `PATH`, and those that `cargo xtask test` has fetched.
+/// The tool chains to test with: of those that `cargo xtask test` has fetched the newest, with `WINDLASS_EVERY_GO=1` all;
+/// else that on the `PATH`. (The tests of the `windlass` program go through all versions each time.)
 fn tool_chains() -> Vec<PathBuf> {
     let fetched = ["WINDLASS_GO_1_24", "WINDLASS_GO_1_26", "WINDLASS_GO_1_27"].into_iter().filter_map(|name| {
         let folder = PathBuf::from(std::env::var_os(name).filter(|value| !value.is_empty())?);
@@ -19,6 +20,9 @@ fn tool_chains() -> Vec<PathBuf> {
         Some(go.unwrap_or_else(|| panic!("{name} is {}, where no go is", folder.display())))
     });
     let mut all: Vec<PathBuf> = fetched.collect();
+    if std::env::var_os("WINDLASS_EVERY_GO").is_none() {
+        all.drain(..all.len().saturating_sub(1));
+    }
     if all.is_empty() {
         let paths = std::env::var_os("PATH").unwrap_or_default();
         all.extend(std::env::split_paths(&paths).map(|folder| folder.join("go")).find(|go| go.is_file()));

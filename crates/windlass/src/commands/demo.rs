@@ -1,7 +1,10 @@
-//! `windlass demo`: one real job on parts that come with this program.
+//! `windlass demo`: real work on parts that come with this program: a job that evens out a vector index cluster, then
+//! Go builds that share their outputs, if there is a go command.
 //!
 //! The agents speak real gRPC on loopback, the backups are real archives in a folder, the job runs on a real state
 //! store. Nothing is left behind, and the demo checks its own outcome.
+
+mod builds;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -112,19 +115,31 @@ async fn demo(app: &App, args: &Args, folder: &Path) -> anyhow::Result<Exit> {
     let agents: Vec<AgentCopies> = (0..AGENTS)
         .map(|agent| AgentCopies { name: cluster.name(agent), before: before[agent], after: after[agent] })
         .collect();
-    let wrong = faults(&cluster, &report, &agents, args);
-    let document = json!({ "agents": agents, "right": wrong.is_empty(), "wrong": wrong, "report": report });
+    app.output.note("and Go builds that share what they compile (`GOCACHEPROG=\"windlass gocache\"`)\n");
+    let interrupt = Interrupt::listen(&app.output, STOPPING)?;
+    let builds = tokio::select! {
+        builds = builds::build(folder) => builds?,
+        () = interrupt.came() => return Ok(Exit::Interrupted),
+    };
+
+    let mut wrong = faults(&cluster, &report, &agents, args);
+    let is_even = wrong.is_empty();
+    wrong.extend_from_slice(builds.wrong());
+    let document = json!({
+        "agents": agents, "builds": builds, "right": wrong.is_empty(), "wrong": wrong, "report": report,
+    });
     app.output.result(&document, || {
         let palette = app.output.palette;
         let mut text = picture(&agents, palette);
         let _ = write!(text, "\n{}", verdict::report(&report, palette, true));
-        if wrong.is_empty() {
+        if is_even {
             let _ = writeln!(
                 text,
                 "\n{} every vector is there, with its copies on {replica} agent(s), and the agents are even",
                 palette.good("checked:")
             );
         }
+        text.push_str(&builds.text(palette));
         text
     })?;
     if wrong.is_empty() {

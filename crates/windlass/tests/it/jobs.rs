@@ -1,5 +1,6 @@
 //! Jobs from the first command to the last, on a stand-in cluster in another process.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -335,10 +336,17 @@ fn a_plan_that_cannot_look_fails_and_says_at_what() {
     assert!(failed.is_some(), "{plan}");
 }
 
+/// `PATH` with the tool chain that the tests were given, if they were, before any other.
+fn path_with_go() -> OsString {
+    let rest = std::env::var_os("PATH").unwrap_or_default();
+    let given = std::env::var_os("WINDLASS_GO_1_26").map(|root| Path::new(&root).join("bin"));
+    std::env::join_paths(given.into_iter().chain(std::env::split_paths(&rest))).unwrap()
+}
+
 #[test]
 fn the_demo_proves_its_outcome_and_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
-    let (document, code) = json(windlass().arg("demo").env("TMPDIR", folder.path()));
+    let (document, code) = json(windlass().arg("demo").env("TMPDIR", folder.path()).env("PATH", path_with_go()));
     assert_eq!(code, 0, "{document}");
     assert_eq!(document["right"], true);
     let agents = document["agents"].as_array().unwrap();
@@ -347,5 +355,9 @@ fn the_demo_proves_its_outcome_and_leaves_nothing_behind() {
         copies.clone().max().unwrap() - copies.min().unwrap()
     };
     assert!(spread("after") * 4 < spread("before"), "{agents:?}");
+    // Where the tests run, go is there: the second machine compiles next to nothing.
+    let builds = document["builds"]["builds"].as_array().unwrap_or_else(|| panic!("{}", document["builds"]));
+    let misses = |machine: usize| builds[machine]["misses"].as_u64().unwrap();
+    assert!(misses(0) > 50 && misses(1) * 4 < misses(0), "{builds:?}");
     assert_eq!(std::fs::read_dir(folder.path() as &Path).unwrap().count(), 0, "the demo cleans up");
 }

@@ -42,7 +42,7 @@ fn states(state: &Path) -> Vec<(String, String)> {
         .as_array()
         .unwrap_or_else(|| panic!("no jobs in {document}"))
         .iter()
-        .map(|job| (text(&job["name"]), text(&job["state"])))
+        .map(|job| (text(&job["name"]), text(&job["status"]["state"])))
         .collect();
     jobs.sort();
     jobs

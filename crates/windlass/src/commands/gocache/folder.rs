@@ -17,6 +17,7 @@ use crate::problem::Problem;
 
 /// Which folder, and what it may hold. What is not given here is in the variables that go's program reads.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[group(id = "local_folder")]
 pub(super) struct Args {
     /// The folder [default: WINDLASS_GOCACHE_DIR, or windlass/gocache in the user's cache folder]
     #[arg(long, value_name = "FOLDER")]
