@@ -44,7 +44,8 @@ fn survive(name: &str, words: &str, choose: impl Fn(&Seen) -> Fault + Send + Syn
     let fresh = steps(21, 20);
     assert_eq!(second.build(&run, &fresh).len(), 20, "{name}: a put is never refused because of the remote");
     let closed = run.remote.close(Duration::from_secs(3));
-    assert!(clock.monotonic() - started < Duration::from_secs(20), "{name}: {asked:?} for lookups");
+    // Far more than it takes, far less than waiting out a deadline for each of them would.
+    assert!(clock.monotonic() - started < Duration::from_secs(90), "{name}: {asked:?} for lookups");
     let warnings = run.warnings.lock().unwrap().clone();
     assert!(!warnings.is_empty(), "{name} found {found}");
     assert!(warnings.iter().any(|line| line.contains(words)), "{name}: {warnings:?}");
