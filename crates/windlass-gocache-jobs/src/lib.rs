@@ -1,9 +1,9 @@
 //! Jobs around the Go build cache, as the kind `gocache`.
 //!
-//! * `collect` deletes what no young manifest names: [`collect`]. It is planned from a complete listing or not at all.
-//! * `warm` fetches what the last builds used into a local folder: [`warm`].
-//! * `copy` copies one remote to another: [`copy`].
-//! * `report` reads how the last builds fared, and what the next build of each branch would find: [`report`].
+//! * `collect` deletes what no young manifest names. It is planned from a complete listing or not at all.
+//! * `warm` fetches what the last builds used into a local folder.
+//! * `copy` copies one remote to another.
+//! * `report` reads how the last builds fared, and what the next build of each branch would find.
 
 #![deny(missing_docs)]
 

@@ -1,6 +1,6 @@
 //! The Go build cache on the local disk: the protocol of GOCACHEPROG, the store, and the loop that serves it.
 //!
-//! [`serve`] is what `go` talks to. [`local::LocalStore`] is the folder; its `gc`, `clean`, `verify`, `stats` and `why`
+//! [`serve()`] is what `go` talks to. [`local::LocalStore`] is the folder; its `gc`, `clean`, `verify`, `stats` and `why`
 //! return plain values. The remote is behind [`serve::RemoteCache`].
 
 pub mod config;
