@@ -87,6 +87,14 @@ pub(crate) enum Failure {
     Stopped,
 }
 
+/// How much of an answer has come when a request is over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answered {
+    Whole,
+    /// Only its beginning: whether reading works is known at its end.
+    Begun,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Side {
     Read,
@@ -162,6 +170,17 @@ impl Place {
         bytes: u64,
         call: impl Future<Output = windlass_blob::Result<T>>,
     ) -> Result<T, Failure> {
+        self.request_that_is(Answered::Whole, side, step, bytes, call).await
+    }
+
+    async fn request_that_is<T>(
+        &self,
+        answered: Answered,
+        side: Side,
+        step: &str,
+        bytes: u64,
+        call: impl Future<Output = windlass_blob::Result<T>>,
+    ) -> Result<T, Failure> {
         let around = &self.around;
         around.steps.pass(&format!("before {step}")).map_err(|_| Failure::Stopped)?;
         let breaker = if side == Side::Read { &self.reads } else { &self.writes };
@@ -180,7 +199,9 @@ impl Place {
                 return Err(self.failed(side, Cause::Hanging, &words));
             }
         };
-        breaker.success();
+        if answered == Answered::Whole || result.is_err() {
+            breaker.success();
+        }
         around.steps.pass(&format!("after {step}")).map_err(|_| Failure::Stopped)?;
         result
     }
@@ -219,14 +240,17 @@ impl Place {
 
     /// Begins to read a part of an object.
     pub(crate) async fn range(&self, key: &str, range: Range<u64>) -> Result<BlobReader, Failure> {
-        self.request(Side::Read, "read", 0, self.store.get_range(key, range)).await
+        self.request_that_is(Answered::Begun, Side::Read, "read", 0, self.store.get_range(key, range)).await
     }
 
     /// The next bytes of a part.
     pub(crate) async fn chunk(&self, reader: &mut BlobReader) -> Result<Option<Bytes>, Failure> {
         match deadline(&*self.around.clock, self.around.deadline * 2, reader.next_chunk()).await {
             Ok(Ok(chunk)) => {
-                add(&self.around.tally.bytes_read, chunk.as_ref().map_or(0, |chunk| chunk.len() as u64));
+                match &chunk {
+                    Some(chunk) => add(&self.around.tally.bytes_read, chunk.len() as u64),
+                    None => self.reads.success(),
+                }
                 Ok(chunk)
             }
             Ok(Err(error)) => Err(self.failed(Side::Read, Cause::of(&error), &error.to_string())),

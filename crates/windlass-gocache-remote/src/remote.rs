@@ -692,22 +692,13 @@ async fn prefetch(
             }
         }
     }
-    let hints = Arc::new(hints);
     let (shared, planner) = (Arc::clone(&shared), Arc::clone(&fetcher));
-    let known = Arc::clone(&hints);
-    let planned = tokio::task::spawn_blocking(move || plan_blocking(&shared, &sources, &planner, &known)).await;
-    let (planned, local) = planned.unwrap_or_default();
+    let planned = tokio::task::spawn_blocking(move || {
+        let (planned, local) = plan_blocking(&shared, &sources, &planner, &hints);
+        Hints { planned, local, ..hints }
+    });
     // The hints are told only now: a lookup before would ask for one output where a range brings many.
-    let hints = Arc::try_unwrap(hints).map_or_else(
-        |hints| Hints {
-            records: hints.records.clone(),
-            order: hints.order.clone(),
-            planned: planned.clone(),
-            local,
-            ..Hints::default()
-        },
-        |hints| Hints { planned: planned.clone(), local, ..hints },
-    );
+    let hints = planned.await.unwrap_or_default();
     told.send_replace(Some(Arc::new(hints)));
 }
 

@@ -44,7 +44,7 @@ const CURSOR: &str = "traces/cursor";
 const BATCH: usize = 256;
 /// Events that made no span; the cursor is moved past so many of them at once.
 const PASSED: u32 = 500;
-/// How long spans wait for others to go with them.
+/// How long spans wait at most for others to go with them.
 const QUIET: Duration = Duration::from_secs(1);
 /// Time for the collector to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -98,28 +98,34 @@ async fn follow(app: &App, to: &TracesConfig, client: &reqwest::Client, claimed:
         taken(feed.at()).await?;
     }
     let (mut spans, mut passed) = (Vec::new(), 0);
+    // Set while spans wait.
+    let mut due: Option<Duration> = None;
     loop {
-        let told = if spans.is_empty() {
-            Some(feed.next().await?)
-        } else {
-            deadline(&*app.clock, QUIET, feed.next()).await.ok().transpose()?
+        let told = match due {
+            None => Some(feed.next().await?),
+            Some(due) => {
+                let left = due.saturating_sub(app.clock.monotonic());
+                deadline(&*app.clock, left, feed.next()).await.ok().transpose()?
+            }
         };
-        let quiet = told.is_none();
         match told {
             Some(Told::Entry(_, job, entry)) => match span(&**store, job, &entry).await? {
-                Some(span) => spans.push(span),
+                Some(span) => {
+                    due.get_or_insert(app.clock.monotonic() + QUIET);
+                    spans.push(span);
+                }
                 None => passed += 1,
             },
             Some(Told::Reset(_)) | None => {}
         }
-        if spans.len() >= BATCH || (quiet && !spans.is_empty()) {
+        if spans.len() >= BATCH || due.is_some_and(|due| app.clock.monotonic() >= due) {
             send(app, to, client, std::mem::take(&mut spans)).await;
-            taken(feed.at()).await?;
-            passed = 0;
-        } else if passed >= PASSED && spans.is_empty() {
-            taken(feed.at()).await?;
-            passed = 0;
+            due = None;
+        } else if passed < PASSED || !spans.is_empty() {
+            continue;
         }
+        taken(feed.at()).await?;
+        passed = 0;
     }
 }
 

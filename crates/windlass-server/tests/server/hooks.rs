@@ -8,17 +8,15 @@ use axum::routing::post;
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use sha2::Sha256;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
-use tower::ServiceExt;
 use windlass_clock::{SystemClock, deadline};
 use windlass_server::{SecretRef, ServerConfig, WebhookConfig};
 use windlass_store::memory::MemoryStore;
 
-use crate::stand::{PATIENCE, Stand, config};
+use crate::stand::{PATIENCE, Stand, config, serve};
 
 const SECRET: &str = "a-secret-of-many-letters";
 
@@ -52,21 +50,8 @@ async fn take(State(receiver): State<Receiver>, headers: HeaderMap, body: Bytes)
 
 /// Listens; the handle ends it.
 async fn listen(receiver: Receiver) -> (String, AbortOnDropHandle<()>) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/hook", listener.local_addr().unwrap());
-    let router: Router = Router::new().route("/hook", post(take)).with_state(receiver);
-    let serve = async move {
-        let mut connections = tokio::task::JoinSet::new();
-        while let Ok((stream, _)) = listener.accept().await {
-            let router = router.clone();
-            connections.spawn(async move {
-                let service = hyper::service::service_fn(move |request| router.clone().oneshot(request));
-                let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                let _ = builder.serve_connection(TokioIo::new(stream), service).await;
-            });
-        }
-    };
-    (url, AbortOnDropHandle::new(tokio::spawn(serve)))
+    let (address, listening) = serve(Router::new().route("/hook", post(take)).with_state(receiver)).await;
+    (format!("http://{address}/hook"), listening)
 }
 
 fn hooked(url: &str, secret: &std::path::Path) -> ServerConfig {

@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use futures::StreamExt;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tower::ServiceExt as _;
 use windlass_clock::{SharedClock, SystemClock, SystemEntropy, deadline};
 use windlass_engine::{Engine, EngineConfig, Kinds};
 use windlass_server::{Measured, Metrics, Server, ServerConfig};
@@ -255,4 +258,22 @@ impl Stream {
         }
         found
     }
+}
+
+/// Serves these routes on loopback, as whoever a server talks to would; the handle ends it.
+pub(crate) async fn serve(router: Router) -> (SocketAddr, AbortOnDropHandle<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let accept = async move {
+        let mut connections = tokio::task::JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let router = router.clone();
+            connections.spawn(async move {
+                let service = hyper::service::service_fn(move |request| router.clone().oneshot(request));
+                let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    };
+    (address, AbortOnDropHandle::new(tokio::spawn(accept)))
 }

@@ -7,7 +7,6 @@ use axum::extract::State;
 use axum::routing::post;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -15,12 +14,11 @@ use prost::Message as _;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
-use tower::ServiceExt;
 use windlass_clock::{SystemClock, deadline};
 use windlass_server::{ServerConfig, TracesConfig};
 use windlass_store::memory::MemoryStore;
 
-use crate::stand::{PATIENCE, Stand, config};
+use crate::stand::{PATIENCE, Stand, config, serve};
 
 #[derive(Clone)]
 struct Collector {
@@ -49,23 +47,12 @@ impl Collector {
 
     /// Listens below `/otel`; the handle ends it.
     async fn listen(&self) -> (ServerConfig, AbortOnDropHandle<()>) {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}/otel/", listener.local_addr().unwrap()).parse().unwrap();
-        let router: Router = Router::new().route("/otel/v1/traces", post(take)).with_state(self.clone());
-        let serve = async move {
-            let mut connections = tokio::task::JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let router = router.clone();
-                connections.spawn(async move {
-                    let service = hyper::service::service_fn(move |request| router.clone().oneshot(request));
-                    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
-                });
-            }
-        };
+        let (address, listening) =
+            serve(Router::new().route("/otel/v1/traces", post(take)).with_state(self.clone())).await;
+        let endpoint = format!("http://{address}/otel/").parse().unwrap();
         let mut config = config();
         config.traces = Some(TracesConfig { endpoint, headers_env: "WINDLASS_TEST_HEADERS_NOT_SET".to_owned() });
-        (config, AbortOnDropHandle::new(tokio::spawn(serve)))
+        (config, listening)
     }
 
     /// The spans of a job, once the one at its top has come.
