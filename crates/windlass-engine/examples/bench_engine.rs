@@ -261,7 +261,7 @@ async fn raw_etcd(callers: u64, time: Duration) -> Result<Value, Failed> {
     let began = clock.monotonic();
     let caller = async |caller: u64| {
         let mut times = Vec::new();
-        let mut number = 0_u64;
+        let mut number = 1_u64;
         while clock.monotonic().saturating_sub(began) < time {
             let task = format!("task/{caller}/{}", number % 1000);
             let txn = Txn::new()
@@ -269,7 +269,7 @@ async fn raw_etcd(callers: u64, time: Duration) -> Result<Value, Failed> {
                 .put(task, value.clone())
                 .put(format!("ready/{caller}/{number}"), "")
                 .put(format!("event/{caller}/{number}"), value[..120].to_vec())
-                .delete(format!("ready/{caller}/{}", number.saturating_sub(1)));
+                .delete(format!("ready/{caller}/{}", number - 1));
             let sent = clock.monotonic();
             store.commit(txn).await?;
             times.push(clock.monotonic().saturating_sub(sent));

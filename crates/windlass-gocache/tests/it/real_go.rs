@@ -176,7 +176,13 @@ fn commands_say_the_same_as_with_the_built_in_cache() {
         }
         // Only the first test result is not there any more, so that one is not cached.
         same_as_built_in(&world, &built_in, &program, &[0, 2, 5, 6, 7, 8, 9], "every output damaged");
-        setup.verify();
+        // What no command asked for again is still damaged: nothing but results of earlier test runs, which differ from
+        // the last by the time that they took.
+        let (found, _) = setup.ask(&["verify"]);
+        for damage in found["damages"].as_array().unwrap() {
+            let bytes = fs::read(damage["path"].as_str().unwrap()).unwrap();
+            assert!(bytes.starts_with(b"ok") || bytes.windows(5).any(|line| line == b"PASS\n"), "{damage}");
+        }
     }
 }
 
