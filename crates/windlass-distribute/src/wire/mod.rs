@@ -1,8 +1,10 @@
-//! The old wire: what the programs before this one say to each other over HTTP, without the network.
+//! What controllers and agents say to each other over HTTP, without the network.
 //!
-//! [`node`] answers as an old agent does, over a folder; [`tasks`] answers as the old controller does, over open
-//! transfers. A server only has to hand requests through. Every recorded exchange is replayed in the tests.
+//! [`agent`] has the documents of today's agents. The rest is what the programs before this one say: [`node`] answers
+//! as an old agent does, over a folder; [`tasks`] answers as the old controller does, over open transfers. A server
+//! only has to hand requests through. Every recorded exchange is replayed in the tests.
 
+pub mod agent;
 pub mod node;
 pub mod tasks;
 
