@@ -71,7 +71,10 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<OsString>,
     },
-    /// Runs a cache program for go and keeps what go says to it in a file; part of `bench`
+    /// A cache program for go that answers from memory what `tap` kept; part of `bench`
+    #[command(hide = true)]
+    Recall { file: PathBuf },
+    /// Runs a cache program for go and keeps what go says to it, and what it answers, in files; part of `bench`
     #[command(hide = true)]
     Tap {
         file: PathBuf,
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Measure { command } => bench::measure::run_here(&command),
         Command::Meter { file, command } => bench::gocache::meter_here(&file, &command),
+        Command::Recall { file } => bench::gocache::recall_here(&file),
         Command::Tap { file, command } => bench::gocache::tap_here(&file, &command),
     };
     match done {

@@ -7,7 +7,7 @@ mod meter;
 mod replay;
 mod store;
 
-pub(crate) use meter::{meter_here, tap_here};
+pub(crate) use meter::{meter_here, recall_here, tap_here};
 
 use std::path::{Path, PathBuf};
 
@@ -67,12 +67,15 @@ pub(super) fn run(settings: &Settings) -> Result<()> {
     let local = Builder::new(&go, &folder.join("local"), Some(&programs.ours))?;
     eprintln!("     without a remote, empty, then filled in turns with go's own");
     rows.push(Row { scenario: "c, no remote".into(), program: OURS, measured: local.build()? });
-    let (mut theirs, mut ours) = (built_in.build()?, local.build()?);
-    for _ in 1..settings.rounds.max(5) {
+    local.build_recorded()?;
+    let (mut theirs, mut ours, mut least) = (built_in.build()?, local.build()?, local.build_recalled()?);
+    for _ in 1..settings.rounds.max(7) {
         theirs = theirs.better(built_in.build()?);
         ours = ours.better(local.build()?);
+        least = least.better(local.build_recalled()?);
     }
     rows.push(Row { scenario: "filled".into(), program: BUILT_IN, measured: theirs });
+    rows.push(Row { scenario: "filled".into(), program: RECALL, measured: least });
     rows.push(Row { scenario: "a, no remote".into(), program: OURS, measured: ours });
     let replayed = replay::measure(&go, &programs.ours, &folder, settings.rounds)?;
     report(&rows, &replayed, settings)
@@ -81,6 +84,8 @@ pub(super) fn run(settings: &Settings) -> Result<()> {
 const BUILT_IN: &str = "built-in";
 const OURS: &str = "windlass";
 const PLAIN: &str = "plain";
+/// Answers from memory: the least that a cache program takes.
+const RECALL: &str = "recall";
 
 /// The programs under measurement.
 struct Programs {
@@ -248,6 +253,11 @@ fn targets(rows: &[Row], replayed: &replay::Replayed, settings: &Settings) -> Ve
         |ours: Option<Measured>, theirs: Option<Measured>, part: fn(Measured) -> f64| Some(part(ours?) / part(theirs?));
     let (empty, filled) = (find("empty", BUILT_IN), find("filled", BUILT_IN));
     add("a to built-in, wall".into(), ratio(find("a, no remote", OURS), filled, |m| m.build.wall), 1.10);
+    add(
+        "a to answers from memory, wall".into(),
+        ratio(find("a, no remote", OURS), find("filled", RECALL), |m| m.build.wall),
+        1.10,
+    );
     for &delay in &settings.delays {
         let (b, c) = (find(&format!("b, {delay} ms"), OURS), find(&format!("c, {delay} ms"), OURS));
         // The targets of the specification, and in between what they say of a request.
