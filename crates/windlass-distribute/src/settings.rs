@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A node's place in a [`Fleet`]: the highest address has 0.
@@ -17,7 +18,7 @@ impl NodeIx {
 }
 
 /// What is held back at once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Freeze {
     /// Nothing.
@@ -30,7 +31,7 @@ pub enum Freeze {
 }
 
 /// How many copies the files up to a rank have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CopiesUpTo {
     /// The last rank of the step.
@@ -40,7 +41,7 @@ pub struct CopiesUpTo {
 }
 
 /// The numbers of the rules, with their usual values.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Names that begin so are ads: never copied, never deleted.

@@ -57,6 +57,7 @@ pub struct TaskContext {
     pub(crate) record: Arc<JobRecord>,
     pub(crate) generation: u32,
     pub(crate) epoch: Epoch,
+    pub(crate) term: u64,
     pub(crate) attempt: u32,
     pub(crate) recovering: bool,
     pub(crate) died_before: bool,
@@ -116,6 +117,13 @@ impl TaskContext {
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// The term of the coordinator that the attempt was begun under: higher than that of every coordinator of the job
+    /// before it, so that the outside can refuse those.
+    #[must_use]
+    pub fn term(&self) -> u64 {
+        self.term
     }
 
     /// Attempts of this task that failed before this one.

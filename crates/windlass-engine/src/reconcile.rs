@@ -131,6 +131,7 @@ pub struct ReconcileContext {
     pub(crate) job: JobId,
     pub(crate) spec: Arc<crate::records::JobRecord>,
     pub(crate) round: u64,
+    pub(crate) term: u64,
     pub(crate) causes: Vec<Cause>,
     pub(crate) in_flight: Vec<InFlight>,
     pub(crate) ended: Vec<Ended>,
@@ -161,6 +162,13 @@ impl ReconcileContext {
     #[must_use]
     pub fn round(&self) -> u64 {
         self.round
+    }
+
+    /// The term of this coordinator: higher than that of every coordinator of the job before it, so that the outside can
+    /// refuse those.
+    #[must_use]
+    pub fn term(&self) -> u64 {
+        self.term
     }
 
     /// Why it is called; more than one cause where signals were gathered.

@@ -215,6 +215,7 @@ impl Coordinator {
             record: self.image.record.clone(),
             generation: self.image.status.generation,
             epoch: claim.epoch,
+            term: self.claim.0,
             attempt: task.status.failures,
             recovering: task.status.recover,
             died_before: task.status.last_worker_died(),

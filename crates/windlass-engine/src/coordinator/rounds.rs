@@ -180,6 +180,7 @@ impl Coordinator {
         let context = ReconcileContext {
             job: record.id,
             round: rounds.record.n + 1,
+            term: self.claim.0,
             causes: causes.into_iter().collect(),
             in_flight,
             ended,

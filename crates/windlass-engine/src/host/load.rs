@@ -54,6 +54,8 @@ impl Host {
         let began = status.started.map(|started| self.shared.clock.wall().as_millisecond() - started.as_millisecond());
         self.spent = Duration::from_millis(began.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0));
         let (effects, checkpoint) = futures::try_join!(self.effects_of(task), self.checkpoint_of(task))?;
+        // Nobody coordinates the job at the moment: the next coordinator's term is higher in any case.
+        let term = self.shared.store.get(&keys::claim(job)).await?.map_or(0, |claim| claim.created.0);
         let undo = match spec.undoes {
             Some(undone) => Some(self.undo_input(undone).await?),
             None => None,
@@ -84,6 +86,7 @@ impl Host {
             record: Arc::new(record),
             generation: state.generation,
             epoch: self.claim.epoch,
+            term,
             attempt: status.failures,
             recovering: status.recover,
             died_before: status.last_worker_died(),

@@ -1,0 +1,38 @@
+//! The kind `distribute`: a standing job that keeps the right files on the right servers.
+//!
+//! What belongs where is decided by `windlass-distribute`; here is everything around it that touches the outside.
+//!
+//! * `spec` is what people write; [`import`] makes it of the old controller's file.
+//! * `keeper` looks after nodes and inputs between rounds, `inputs` reads the latter, `agent` makes the calls.
+//! * `state` is what is known, `memory` what is kept of it on disk, `plan` makes orders of it, `round` tasks of those.
+//! * `copy`, `delete` and `legacy` are the tasks. Each asks once more, right before it acts, whether what it was decided
+//!   on is still so.
+//! * `board` answers old agents and people, `pages` is what people see, `status` what the job's page draws.
+
+mod agent;
+mod board;
+mod copy;
+mod delete;
+pub mod import;
+mod inputs;
+mod keeper;
+mod kind;
+mod legacy;
+mod memory;
+mod order;
+mod pages;
+mod plan;
+mod round;
+mod spec;
+mod state;
+mod status;
+
+pub use kind::DistributeKind;
+pub use spec::{DistributeSpec, Inputs, Node, OriginFolders, Profile, SecretFrom, Serves, Watch, Wire};
+
+/// The task that has a node fetch a file.
+const COPY: &str = "distribute.copy";
+/// The task that has an old agent fetch a file.
+const COPY_LEGACY: &str = "distribute.copy_legacy";
+/// The task that deletes a file on a node.
+const DELETE: &str = "distribute.delete";

@@ -1,0 +1,456 @@
+//! What a `distribute` job is told.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use windlass_distribute::settings::{Freeze, ip_of};
+use windlass_distribute::{Fleet, Settings};
+use windlass_engine::kind::SpecFault;
+use windlass_engine::shape::{self, Unmarked};
+use windlass_model::Failure;
+use windlass_model::quantity::Span;
+
+/// Whose rules decide.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    /// Ours.
+    #[default]
+    Product,
+    /// Those of the program that this one replaces, mistakes included: for comparing.
+    Legacy,
+}
+
+/// What a node's agent understands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Wire {
+    /// `windlass agent`.
+    #[default]
+    V2,
+    /// An old agent, which polls `listen` for its tasks.
+    Legacy,
+}
+
+/// How the files of a source reach another node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Serves {
+    /// Its agent serves them over HTTP.
+    #[default]
+    Http,
+    /// The other node reads the origin's folder itself.
+    Mount,
+    /// The other node starts the old copying program.
+    Program,
+}
+
+/// Where a secret is; it is never written into the job file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum SecretFrom {
+    /// The environment variable that holds it.
+    Env(String),
+    /// The file that holds it; white space around it does not count.
+    File(PathBuf),
+}
+
+impl SecretFrom {
+    /// Looks the secret up.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there; the failure names the reference, never the secret.
+    pub(crate) fn read(&self) -> Result<String, Failure> {
+        let missing = |what: String| {
+            Failure::permanent("no_secret", what).hint("set it where the worker runs, or mend the reference in the job")
+        };
+        let text = match self {
+            Self::Env(name) => std::env::var(name)
+                .map_err(|_| missing(format!("the environment variable {name}, which holds a token, is not set")))?,
+            Self::File(path) => std::fs::read_to_string(path)
+                .map_err(|error| missing(format!("the token file {} cannot be read: {error}", path.display())))?,
+        };
+        let text = text.trim();
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(missing("a token is empty or holds characters that no header can carry".to_owned()));
+        }
+        Ok(text.to_owned())
+    }
+}
+
+const fn yes() -> bool {
+    true
+}
+
+const fn is_true(value: &bool) -> bool {
+    *value
+}
+
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// A server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// `IP:PORT` of its agent, as the agent knows it.
+    pub address: String,
+    /// It can read the origin.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub source: bool,
+    /// It has a disk to place files on.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub destination: bool,
+    /// What its agent understands.
+    #[serde(default)]
+    pub wire: Wire,
+    /// The token that its agent wants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<SecretFrom>,
+    /// Of a source: how its files reach other nodes. The node itself reads its own folder.
+    #[serde(default)]
+    pub serves: Serves,
+    /// Words about it, shown to people.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// It is emptied: it takes nothing, and its files are placed elsewhere.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub drain: bool,
+    /// Nothing on it is changed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub read_only: bool,
+}
+
+/// The origin.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OriginFolders {
+    /// Folders that are tried in this order. The controller must see them.
+    pub folders: Vec<PathBuf>,
+    /// A file that is in each of them while it is mounted. Without it a folder counts while it is not empty and has
+    /// half of a hundred files that it had before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marker: Option<String>,
+    /// How often they are listed. Default: a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<Span>,
+}
+
+/// Where what is to be decided comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Inputs {
+    /// `.grade.info`: which files there are, best first.
+    pub grades: PathBuf,
+    /// `.hitcount.history`: how large they are and where viewers are sent.
+    pub history: PathBuf,
+    /// The folder of `EventLog[YYYYMMDD].log`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<PathBuf>,
+    /// Where every file is.
+    pub origin: OriginFolders,
+    /// Both files must be quiet for so long before they are read. Default: 2 s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settle: Option<Span>,
+    /// How often they are looked at. Default: 1 s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<Span>,
+}
+
+/// How nodes are looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Watch {
+    /// How often. Default: 30 s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub every: Option<Span>,
+    /// How long the first byte of an answer, and each further piece, may take. Default: 5 s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience: Option<Span>,
+    /// How long a listing may take as a whole. Default: a minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listing: Option<Span>,
+    /// Nodes that are asked at the same time. Default: 64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_a_time: Option<usize>,
+}
+
+/// The spec of a job of kind `distribute`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DistributeSpec {
+    /// What agents know this controller by; two jobs that share nodes must not share it. Default: `distribute`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller: Option<String>,
+    /// Where what is to be decided comes from.
+    pub inputs: Inputs,
+    /// All servers.
+    pub nodes: Vec<Node>,
+    /// The numbers of the rules.
+    #[serde(default)]
+    pub rules: Settings,
+    /// How nodes are looked at.
+    #[serde(default)]
+    pub watch: Watch,
+    /// How fast a transfer may go, in bits per second; without it as fast as it can. Old agents hand it to their
+    /// copying program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bits_per_second: Option<u64>,
+    /// `IP:PORT` on which old agents ask for their tasks, and where the pages are. Old agents need it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
+    /// The token that paths below `/v2/` there want. Without it they are answered to this machine only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_token: Option<SecretFrom>,
+    /// After so long without a word from a node its transfer counts as lost. Default: a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoke_grace: Option<Span>,
+    /// Decides and shows what it would do, and does nothing.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub dry_run: bool,
+    /// What is held back at once.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub freeze: Freeze,
+    /// Whose rules decide.
+    #[serde(default)]
+    pub profile: Profile,
+    /// The profile `legacy` may delete.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub allow_legacy_deletes: bool,
+}
+
+fn is_no(freeze: &Freeze) -> bool {
+    *freeze == Freeze::No
+}
+
+static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
+    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    let mut schema = settings.into_generator().into_root_schema_for::<DistributeSpec>().to_value();
+    if let Some(object) = schema.as_object_mut() {
+        object.remove("$schema");
+    }
+    schema
+});
+
+/// The JSON Schema.
+pub(crate) fn schema() -> Value {
+    SCHEMA.clone()
+}
+
+/// Every fault that can be seen without looking at the world.
+pub(crate) fn check(spec: &Value) -> Vec<SpecFault> {
+    let mut faults = Vec::new();
+    shape::walk(&SCHEMA, spec, "", &mut Unmarked, &mut faults);
+    if !faults.is_empty() {
+        return faults;
+    }
+    match serde_json::from_value::<DistributeSpec>(spec.clone()) {
+        Ok(spec) => spec.faults(&mut faults),
+        Err(error) => faults.push(SpecFault::new("", error.to_string())),
+    }
+    faults
+}
+
+fn span(given: Option<Span>, otherwise: Duration) -> Duration {
+    given.map_or(otherwise, |span| span.0)
+}
+
+impl DistributeSpec {
+    /// Reads a checked spec.
+    pub(crate) fn parse(spec: &Value) -> Result<Self, Failure> {
+        serde_json::from_value(spec.clone()).map_err(|error| {
+            Failure::permanent("invalid_spec", format!("the spec of the distribute job cannot be read: {error}"))
+        })
+    }
+
+    fn faults(&self, faults: &mut Vec<SpecFault>) {
+        let mut fault = |at: String, what: String| faults.push(SpecFault::new(at, what));
+        let mut seen = HashSet::new();
+        for (n, node) in self.nodes.iter().enumerate() {
+            let at = format!("/nodes/{n}");
+            if ip_of(&node.address).is_none() {
+                let text =
+                    format!("`{}` is no address: write it as IP:PORT, for example 10.20.1.70:28888", node.address);
+                fault(format!("{at}/address"), text);
+            }
+            if !seen.insert(&node.address) {
+                let text = format!("the node {} is listed twice: remove one of the two entries", node.address);
+                fault(format!("{at}/address"), text);
+            }
+            if !node.source && !node.destination {
+                fault(at.clone(), "a node is a source, a destination, or both".to_owned());
+            }
+            if node.wire == Wire::Legacy && node.destination && self.listen.is_none() {
+                let text = "an old agent asks for its tasks: say with `listen` where this job answers".to_owned();
+                fault(format!("{at}/wire"), text);
+            }
+            if node.wire == Wire::Legacy && node.token.is_some() {
+                fault(format!("{at}/token"), "old agents know no token".to_owned());
+            }
+        }
+        for (list, place) in [(&self.rules.drain, "drain"), (&self.rules.read_only, "read_only")] {
+            if !list.is_empty() {
+                fault(format!("/rules/{place}"), format!("say `{place}: true` at each node instead"));
+            }
+        }
+        if self.rules.freeze != Freeze::No {
+            fault("/rules/freeze".to_owned(), "say `freeze` beside `rules` instead".to_owned());
+        }
+        if !self.nodes.iter().any(|node| node.source) || !self.nodes.iter().any(|node| node.destination) {
+            fault("/nodes".to_owned(), "at least one source and one destination are needed".to_owned());
+        }
+        if let Some(listen) = self.listen.as_ref().filter(|listen| listen.parse::<std::net::SocketAddr>().is_err()) {
+            fault("/listen".to_owned(), format!("`{listen}` is no address: write it as IP:PORT"));
+        }
+        if self.inputs.origin.folders.is_empty() {
+            fault(
+                "/inputs/origin/folders".to_owned(),
+                "without a folder of the origin there is nothing to copy".to_owned(),
+            );
+        }
+        if self.rules.limit_percent > 100 {
+            fault("/rules/limit_percent".to_owned(), "a node cannot use more than 100 % of its disk".to_owned());
+        }
+        if self.watch.at_a_time == Some(0) {
+            fault("/watch/at_a_time".to_owned(), "at least one node has to be asked at a time".to_owned());
+        }
+        let id = self.controller();
+        let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if id.is_empty() || id.len() > 64 || !id.bytes().all(letter) {
+            let text = "1 to 64 of the letters, digits, `-`, `_` and `.` are needed".to_owned();
+            fault("/controller".to_owned(), text);
+        }
+    }
+
+    /// What agents know this controller by.
+    pub(crate) fn controller(&self) -> &str {
+        self.controller.as_deref().unwrap_or("distribute")
+    }
+
+    /// The numbers of the rules, with what is said elsewhere in the spec.
+    pub(crate) fn settings(&self) -> Settings {
+        let those = |pick: fn(&Node) -> bool| {
+            self.nodes.iter().filter(|node| pick(node)).map(|node| node.address.clone()).collect()
+        };
+        Settings {
+            drain: those(|node| node.drain),
+            read_only: those(|node| node.read_only),
+            freeze: self.freeze,
+            ..self.rules.clone()
+        }
+    }
+
+    /// All servers.
+    pub(crate) fn fleet(&self, settings: &Settings) -> Result<Fleet, Failure> {
+        let those = |pick: fn(&Node) -> bool| -> Vec<String> {
+            self.nodes.iter().filter(|node| pick(node)).map(|node| node.address.clone()).collect()
+        };
+        Fleet::new(&those(|node| node.source), &those(|node| node.destination), settings)
+            .map_err(|error| Failure::permanent("invalid_spec", error.to_string()))
+    }
+
+    /// The node of an address.
+    pub(crate) fn node(&self, address: &str) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.address == address)
+    }
+
+    pub(crate) fn settle(&self) -> Duration {
+        span(self.inputs.settle, Duration::from_secs(2))
+    }
+
+    pub(crate) fn inputs_every(&self) -> Duration {
+        span(self.inputs.every, Duration::from_secs(1)).max(Duration::from_millis(20))
+    }
+
+    pub(crate) fn origin_every(&self) -> Duration {
+        span(self.inputs.origin.every, Duration::from_secs(60)).max(Duration::from_millis(20))
+    }
+
+    pub(crate) fn watch_every(&self) -> Duration {
+        span(self.watch.every, Duration::from_secs(30)).max(Duration::from_millis(20))
+    }
+
+    pub(crate) fn patience(&self) -> Duration {
+        span(self.watch.patience, Duration::from_secs(5)).max(Duration::from_millis(20))
+    }
+
+    pub(crate) fn listing_patience(&self) -> Duration {
+        span(self.watch.listing, Duration::from_secs(60)).max(Duration::from_millis(20))
+    }
+
+    pub(crate) fn at_a_time(&self) -> usize {
+        self.watch.at_a_time.unwrap_or(64).max(1)
+    }
+
+    pub(crate) fn revoke_grace(&self) -> Duration {
+        span(self.revoke_grace, Duration::from_secs(60))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn good() -> Value {
+        json!({
+            "inputs": { "grades": "/in/.grade.info", "history": "/in/.hitcount.history",
+                "origin": { "folders": ["/san"] } },
+            "nodes": [
+                { "address": "10.0.0.1:28888", "source": true, "token": { "env": "TOKEN" } },
+                { "address": "10.0.0.2:28888" },
+            ],
+            "rules": { "limit_percent": 80 },
+        })
+    }
+
+    fn faults(change: impl FnOnce(&mut Value)) -> Vec<String> {
+        let mut spec = good();
+        change(&mut spec);
+        check(&spec).into_iter().map(|fault| fault.pointer).collect()
+    }
+
+    #[test]
+    fn a_spec_is_read_and_comes_back_as_it_was() {
+        assert_eq!(check(&good()), Vec::new());
+        let spec = DistributeSpec::parse(&good()).unwrap();
+        assert_eq!(spec.settings().limit_percent, 80);
+        assert_eq!(spec.fleet(&spec.settings()).unwrap().len(), 2);
+        let again = serde_json::to_value(&spec).unwrap();
+        assert_eq!(DistributeSpec::parse(&again).unwrap(), spec);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_told_at_its_place() {
+        assert_eq!(faults(|spec| spec["nodes"][1]["address"] = json!("10.0.0.1:28888")), ["/nodes/1/address"]);
+        assert_eq!(faults(|spec| spec["nodes"][1]["address"] = json!("ten")), ["/nodes/1/address"]);
+        assert_eq!(faults(|spec| spec["nodes"][1]["wire"] = json!("legacy")), ["/nodes/1/wire"]);
+        assert_eq!(faults(|spec| spec["nodes"][0]["source"] = json!(false)), ["/nodes"]);
+        assert_eq!(faults(|spec| spec["rules"]["drain"] = json!(["10.0.0.1:28888"])), ["/rules/drain"]);
+        assert_eq!(faults(|spec| spec["rules"]["limit_percent"] = json!(101)), ["/rules/limit_percent"]);
+        assert_eq!(faults(|spec| spec["listen"] = json!("nowhere")), ["/listen"]);
+        assert_eq!(faults(|spec| spec["controller"] = json!("a b")), ["/controller"]);
+        assert_eq!(faults(|spec| spec["inputs"]["origin"]["folders"] = json!([])), ["/inputs/origin/folders"]);
+        assert!(!faults(|spec| spec["rules"]["limit_procent"] = json!(1)).is_empty());
+        assert!(!faults(|spec| spec["nodes"][0]["token"] = json!("secret")).is_empty());
+    }
+
+    #[test]
+    fn a_token_is_looked_up_and_never_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, " abc\n").unwrap();
+        assert_eq!(SecretFrom::File(path.clone()).read().unwrap(), "abc");
+        std::fs::write(&path, "a b").unwrap();
+        assert!(!SecretFrom::File(path).read().unwrap_err().to_string().contains("a b"));
+        assert!(SecretFrom::Env("WINDLASS_NO_SUCH_TOKEN".into()).read().is_err());
+    }
+}
