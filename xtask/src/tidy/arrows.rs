@@ -14,7 +14,7 @@ pub(super) struct Package {
 }
 
 /// The crates below the kinds, and which of ours each may use. What is not listed is a kind.
-const GROUND: [(&str, &[&str]); 15] = [
+const GROUND: [(&str, &[&str]); 16] = [
     ("windlass-clock", &[]),
     ("windlass-model", &[]),
     ("windlass-store", &["windlass-clock", "windlass-model"]),
@@ -24,6 +24,7 @@ const GROUND: [(&str, &[&str]); 15] = [
     ("windlass-blob", &["windlass-clock"]),
     ("windlass-gocache", &["windlass-blob", "windlass-clock", "windlass-gocache-remote"]),
     ("windlass-gocache-remote", &["windlass-blob", "windlass-clock"]),
+    ("windlass-distribute-agent", &["windlass-clock", "windlass-distribute"]),
     ("windlass-index-backup", &[]),
     ("windlass-vald", &[]),
     ("windlass-api", &["windlass-clock", "windlass-model"]),

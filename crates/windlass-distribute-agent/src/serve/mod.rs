@@ -1,0 +1,18 @@
+//! Answering: connections, and what each request gets.
+//!
+//! | module | |
+//! |---|---|
+//! | [`connection`] | who may connect, and the way of a request |
+//! | [`old`] | the paths of the old agents |
+//! | [`new`] | everything below `/v2/` |
+//! | [`file`] | a file or a range of it, for both ways of sending |
+//! | [`send`] | files straight from the disk's cache into the socket |
+//! | [`terms`] | controllers whose time is over |
+
+pub(crate) mod connection;
+mod file;
+mod new;
+mod old;
+pub(crate) mod refusal;
+mod send;
+pub(crate) mod terms;
