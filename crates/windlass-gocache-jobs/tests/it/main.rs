@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use windlass_clock::{SharedClock, SystemClock};
 use windlass_engine::{Command, JobRequest, Kinds};
 use windlass_gocache_jobs::GocacheKind;
+use windlass_gocache_remote::OutputId;
 use windlass_sim::matrix::{self, Case};
 
 use crate::rig::{Rig, name};
@@ -54,7 +55,9 @@ fn case(fill: fn(&Path), spec: fn(&str) -> Value, then: Option<Command>) -> Case
         fingerprint: Box::new(move || {
             let folder = folder.clone();
             Box::pin(async move {
-                format!("a {} | b {}", content(&folder.path().join("a")), content(&folder.path().join("b")))
+                let warm = folder.path().join("warm");
+                let warmed = if warm.exists() { format!(" | warm {:?}", rig::answers(&warm)) } else { String::new() };
+                format!("a {} | b {}{warmed}", content(&folder.path().join("a")), content(&folder.path().join("b")))
             })
         }),
     }
@@ -118,6 +121,21 @@ async fn a_copy_that_is_killed_anywhere_is_whole() {
 async fn the_undo_of_a_copy_leaves_what_was_there_before() {
     let left = format!("| b {{\"v1/packs/{}.pack 100\"}}", name(1));
     check("copy, undone", filled, copy, Some(Command::Undo), &["finished", &left]).await;
+}
+
+#[tokio::test]
+async fn a_warming_that_is_killed_anywhere_has_everything_in_the_folder() {
+    let warm = |folder: &str| json!({ "action": "warm", "remote": format!("file://{folder}/a"), "folder": format!("{folder}/warm") });
+    let whole: Vec<String> =
+        (0..rig::ACTIONS).map(|n| format!("{n}: {}", OutputId::of(&vec![n; 500 * usize::from(n)]).hex())).collect();
+    let whole = format!("| warm {whole:?}");
+    check("warm", rig::built, warm, None, &["completed succeeded", &whole]).await;
+}
+
+#[tokio::test]
+async fn a_report_that_is_killed_anywhere_changes_nothing() {
+    let report = |folder: &str| json!({ "action": "report", "remote": format!("file://{folder}/a"), "folders": [format!("{folder}/machine")] });
+    check("report", rig::built, report, None, &["completed succeeded", "v1/packs/"]).await;
 }
 
 #[tokio::test]
