@@ -1,5 +1,6 @@
 //! `cargo xtask bench NAME`: figures beside their floor or a peer, taken in the same run.
 
+mod distribute;
 mod engine;
 pub(crate) mod gocache;
 pub(crate) mod measure;
@@ -23,6 +24,16 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 enum Bench {
+    /// Deciding where files belong, beside the figures of the program that it replaces
+    Distribute {
+        /// Files and nodes, FILESxNODES
+        #[arg(
+            long,
+            value_delimiter = ',',
+            default_value = "10000x10,10000x100,100000x10,100000x100,1000000x10,1000000x100"
+        )]
+        sizes: Vec<String>,
+    },
     /// The durable engine on the embedded store, against bare SQLite and the disk
     Engine {
         /// Where the states are written; the disk that is measured
@@ -66,6 +77,7 @@ enum Bench {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.bench {
+        Bench::Distribute { sizes } => distribute::run(sizes),
         Bench::Engine { folder, check, no_peers } => engine::run(folder.as_deref(), *check, !no_peers),
         Bench::Gocache { delays, rounds, no_plain, check } => gocache::run(&gocache::Settings {
             delays: delays.clone(),
