@@ -1,0 +1,332 @@
+//! Reading and appending to `_delta_log/`.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::Value;
+use windlass_blob::{BlobStore, ErrorKind, PutMode};
+
+use crate::day::Day;
+use crate::definition::{DAY_COLUMN, Definition};
+use crate::delta::action::{Action, Add, CommitInfo, Metadata, Protocol, Remove, Txn};
+use crate::delta::checkpoint;
+use crate::error::{Result, TableError};
+
+/// Where the entries lie.
+pub(crate) const FOLDER: &str = "_delta_log";
+/// Most bytes of one entry.
+const LARGEST_ENTRY: u64 = 256 << 20;
+/// Entries between two checkpoints.
+const CHECKPOINT_EVERY: i64 = 10;
+/// The property that holds the definition.
+pub(crate) const DEFINITION: &str = "windlass.table";
+/// Lets a reader of the log forget how far a job has come: must not be set.
+const EXPIRES: &str = "delta.setTransactionRetentionDuration";
+
+/// The table at one version.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// The version; -1 before there is a table.
+    pub version: i64,
+    /// What it takes to read and write it.
+    pub protocol: Option<Protocol>,
+    /// What it is.
+    pub metadata: Option<Metadata>,
+    /// Its files, by path.
+    pub files: BTreeMap<String, Add>,
+    /// Files that left it and may still be read by somebody, by path.
+    pub removed: BTreeMap<String, Remove>,
+    /// How far each application has come.
+    pub txns: BTreeMap<String, Txn>,
+}
+
+impl Snapshot {
+    /// Before there is a table.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { version: -1, ..Self::default() }
+    }
+
+    /// How far an application has come.
+    #[must_use]
+    pub fn txn(&self, app: &str) -> Option<i64> {
+        self.txns.get(app).map(|txn| txn.version)
+    }
+
+    /// The table's definition.
+    ///
+    /// # Errors
+    ///
+    /// That it is no table of this program.
+    pub fn definition(&self) -> Result<Definition> {
+        let text = self.metadata.as_ref().and_then(|metadata| metadata.configuration.get(DEFINITION));
+        let text = text.ok_or_else(|| {
+            TableError::Unsupported(format!(
+                "the table has no property {DEFINITION}: it was not made by `windlass table create`"
+            ))
+        })?;
+        Definition::parse(text)
+    }
+
+    /// The table's id.
+    ///
+    /// # Errors
+    ///
+    /// That there is none.
+    pub fn id(&self) -> Result<u128> {
+        let id = self.metadata.as_ref().map(|metadata| metadata.id.replace('-', ""));
+        let id = id.and_then(|id| u128::from_str_radix(&id, 16).ok());
+        id.ok_or_else(|| TableError::Unsupported("the table's id is no UUID".to_owned()))
+    }
+
+    /// The files of a day, by path.
+    #[must_use]
+    pub fn of_day(&self, day: Day) -> Vec<&Add> {
+        let name = day.to_string();
+        let of_day = |add: &&Add| add.partition_values.get(DAY_COLUMN).and_then(Option::as_deref) == Some(&name);
+        self.files.values().filter(of_day).collect()
+    }
+
+    /// The files by day.
+    ///
+    /// # Errors
+    ///
+    /// A file without a day.
+    pub fn by_day(&self) -> Result<BTreeMap<Day, Vec<Add>>> {
+        let mut days: BTreeMap<Day, Vec<Add>> = BTreeMap::new();
+        for add in self.files.values() {
+            let day = add.partition_values.get(DAY_COLUMN).and_then(Option::as_deref);
+            let day = day.ok_or_else(|| TableError::Unsupported(format!("the file {} belongs to no day", add.path)))?;
+            days.entry(day.parse()?).or_default().push(add.clone());
+        }
+        Ok(days)
+    }
+
+    /// Whether this program may change the table.
+    ///
+    /// # Errors
+    ///
+    /// What of it this program does not know.
+    pub fn may_write(&self) -> Result<()> {
+        let Some(protocol) = &self.protocol else {
+            return Err(TableError::Unsupported("there is no table here".to_owned()));
+        };
+        let unknown = |features: &Option<Vec<String>>| {
+            features.iter().flatten().find(|feature| feature.as_str() != "deletionVectors").cloned()
+        };
+        let (reader, writer) = (protocol.min_reader_version, protocol.min_writer_version);
+        let feature = unknown(&protocol.reader_features).or_else(|| unknown(&protocol.writer_features));
+        if let Some(feature) = feature {
+            return Err(TableError::Unsupported(format!(
+                "the table needs the feature {feature}, which this program does not know"
+            )));
+        }
+        let known = (reader == 1 && writer <= 2) || (reader == 3 && writer == 7);
+        if !known {
+            return Err(TableError::Unsupported(format!(
+                "the table needs reader version {reader} and writer version {writer}; this program knows 1 and 2, or 3 and 7 with deletionVectors"
+            )));
+        }
+        if self.metadata.as_ref().is_some_and(|metadata| metadata.configuration.contains_key(EXPIRES)) {
+            return Err(TableError::Unsupported(format!(
+                "the table has the property {EXPIRES}, which makes it forget how far it was merged: remove the property"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Applies the actions of the next entry.
+    pub fn apply(&mut self, actions: &[Action]) {
+        for action in actions {
+            if let Action::Remove(remove) = action {
+                self.files.remove(&remove.path);
+                self.removed.insert(remove.path.clone(), (**remove).clone());
+            }
+        }
+        for action in actions {
+            match action {
+                Action::Add(add) => {
+                    self.removed.remove(&add.path);
+                    self.files.insert(add.path.clone(), (**add).clone());
+                }
+                Action::Protocol(protocol) => self.protocol = Some(protocol.clone()),
+                Action::MetaData(metadata) => self.metadata = Some((**metadata).clone()),
+                Action::Txn(txn) => {
+                    self.txns.insert(txn.app_id.clone(), txn.clone());
+                }
+                Action::Remove(_) | Action::CommitInfo(_) => {}
+            }
+        }
+    }
+}
+
+/// What the jobs need of a table format.
+#[async_trait]
+pub trait TableLog: Send + Sync {
+    /// The newest version.
+    async fn snapshot(&self) -> Result<Snapshot>;
+
+    /// The entry of a version, if there is one.
+    async fn entry(&self, version: i64) -> Result<Option<Vec<Action>>>;
+
+    /// Makes `actions` the entry of `version`, if it has none. Says whether it did.
+    async fn put(&self, version: i64, actions: &[Action]) -> Result<bool>;
+}
+
+/// A table in the format of Delta Lake.
+#[derive(Clone, Debug)]
+pub struct DeltaLog {
+    store: BlobStore,
+}
+
+#[derive(Deserialize)]
+struct LastCheckpoint {
+    version: i64,
+}
+
+fn key(version: i64) -> String {
+    format!("{FOLDER}/{version:020}.json")
+}
+
+pub(crate) fn checkpoint_key(version: i64) -> String {
+    format!("{FOLDER}/{version:020}.checkpoint.parquet")
+}
+
+impl DeltaLog {
+    /// The table under a place of objects.
+    #[must_use]
+    pub fn new(store: BlobStore) -> Self {
+        Self { store }
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn store(&self) -> &BlobStore {
+        &self.store
+    }
+
+    /// The newest version at most `most`.
+    ///
+    /// # Errors
+    ///
+    /// Damage, and whatever the store says.
+    pub async fn at(&self, most: Option<i64>) -> Result<Snapshot> {
+        let mut snapshot = Snapshot::none();
+        if let Some(version) = self.last_checkpoint().await?
+            && most.is_none_or(|most| version <= most)
+        {
+            snapshot = checkpoint::read(&self.store, version).await?;
+        }
+        while most.is_none_or(|most| snapshot.version < most) {
+            let Some(actions) = self.entry(snapshot.version + 1).await? else { break };
+            snapshot.apply(&actions);
+            snapshot.version += 1;
+        }
+        if let Some(most) = most
+            && snapshot.version < most
+        {
+            return Err(TableError::invalid(format!(
+                "the table has no version {most}; its newest is {}",
+                snapshot.version
+            )));
+        }
+        Ok(snapshot)
+    }
+
+    async fn last_checkpoint(&self) -> Result<Option<i64>> {
+        let found = self.store.get_bytes(&format!("{FOLDER}/_last_checkpoint"), 1 << 20).await;
+        let bytes = match found {
+            Ok((bytes, _)) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        // One that is damaged or ahead of its checkpoint costs reading more entries, nothing else.
+        let Ok(last) = serde_json::from_slice::<LastCheckpoint>(&bytes) else { return Ok(None) };
+        let there = self.store.try_head(&checkpoint_key(last.version)).await?;
+        Ok(there.map(|_| last.version))
+    }
+
+    /// Writes a checkpoint of `snapshot` when one is due. It only makes reading faster: when it fails the table is as good.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the store says.
+    pub async fn checkpoint_if_due(&self, snapshot: &Snapshot, now_ms: i64) -> Result<bool> {
+        if snapshot.version <= 0 || snapshot.version % CHECKPOINT_EVERY != 0 {
+            return Ok(false);
+        }
+        let (bytes, actions) = checkpoint::write(snapshot, now_ms)?;
+        let size = bytes.len();
+        self.store.put_bytes(&checkpoint_key(snapshot.version), bytes.into(), PutMode::Overwrite).await?;
+        let last = serde_json::json!({ "version": snapshot.version, "size": actions, "sizeInBytes": size });
+        self.store
+            .put_bytes(&format!("{FOLDER}/_last_checkpoint"), Bytes::from(last.to_string()), PutMode::Overwrite)
+            .await?;
+        Ok(true)
+    }
+}
+
+#[async_trait]
+impl TableLog for DeltaLog {
+    async fn snapshot(&self) -> Result<Snapshot> {
+        self.at(None).await
+    }
+
+    async fn entry(&self, version: i64) -> Result<Option<Vec<Action>>> {
+        match self.store.get_bytes(&key(version), LARGEST_ENTRY).await {
+            Ok((bytes, _)) => parse(version, &bytes).map(Some),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn put(&self, version: i64, actions: &[Action]) -> Result<bool> {
+        let mut text = String::new();
+        for action in actions {
+            let line = serde_json::to_string(action)
+                .map_err(|error| TableError::invalid(format!("an action cannot be written: {error}")))?;
+            text += &line;
+            text.push('\n');
+        }
+        match self.store.put_bytes(&key(version), Bytes::from(text), PutMode::Create).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Precondition => Ok(false),
+            // The answer may be lost after the entry was made: the entry itself tells.
+            Err(error) => match self.entry(version).await {
+                Ok(Some(found)) => Ok(same_commit(&found, actions)),
+                _ => Err(error.into()),
+            },
+        }
+    }
+}
+
+/// Whether two entries are of one attempt to commit.
+fn same_commit(found: &[Action], ours: &[Action]) -> bool {
+    let id = |actions: &[Action]| info(actions).and_then(|info| info.txn_id.clone());
+    id(found).is_some() && id(found) == id(ours)
+}
+
+/// Who wrote an entry.
+pub(crate) fn info(actions: &[Action]) -> Option<&CommitInfo> {
+    actions.iter().find_map(|action| match action {
+        Action::CommitInfo(info) => Some(info),
+        _ => None,
+    })
+}
+
+/// Reads an entry. Actions that this program does not know are for others, unless the protocol says otherwise.
+fn parse(version: i64, bytes: &[u8]) -> Result<Vec<Action>> {
+    let damaged = |why: String| TableError::damaged(format!("entry {version} of the table's log: {why}"));
+    let text = std::str::from_utf8(bytes).map_err(|error| damaged(error.to_string()))?;
+    let mut actions = Vec::new();
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let value: Value = serde_json::from_str(line).map_err(|error| damaged(error.to_string()))?;
+        let known = ["protocol", "metaData", "add", "remove", "txn", "commitInfo"];
+        if value.as_object().is_some_and(|object| known.iter().any(|name| object.contains_key(*name))) {
+            actions.push(serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?);
+        }
+    }
+    Ok(actions)
+}
