@@ -1,0 +1,457 @@
+//! From a plan and an inventory to tasks. Starts from the instances and pulls in what they need.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde_json::{Value, json};
+use windlass_model::plan::TaskSpec;
+use windlass_model::{Digest, TaskId};
+
+use crate::inventory::{Instance, Inventory, Rule, Subnet};
+use crate::mark;
+use crate::spec::{Condition, Mode, RecoverSpec};
+use crate::task::{diagnose, flavor, instance, keypair, neutron::Sort, router, tenant, volume};
+
+/// External networks of the protected site, by id, as ids of the target site.
+pub(crate) type Externals = BTreeMap<String, String>;
+
+/// Builds tasks.
+pub(crate) struct Graph<'a, F> {
+    spec: &'a RecoverSpec,
+    inventory: &'a Inventory,
+    externals: &'a Externals,
+    new: F,
+    tasks: Vec<TaskSpec>,
+    ids: HashMap<(&'static str, String), TaskId>,
+}
+
+fn value<T: serde::Serialize>(thing: &T) -> Value {
+    serde_json::to_value(thing).unwrap_or_default()
+}
+
+/// Builds the tasks of a plan without blocking findings. `new` makes an empty task of a type about a resource.
+pub(crate) fn build<F: Fn(&str, String) -> TaskSpec>(
+    spec: &RecoverSpec,
+    inventory: &Inventory,
+    externals: &Externals,
+    new: F,
+) -> Vec<TaskSpec> {
+    let mut graph = Graph { spec, inventory, externals, new, tasks: Vec::new(), ids: HashMap::new() };
+    let chosen = chosen(spec, inventory);
+    for one in chosen {
+        graph.instance(one);
+    }
+    graph.tasks
+}
+
+/// The instances to recover, with those that must come before them first.
+pub(crate) fn chosen<'a>(spec: &RecoverSpec, inventory: &'a Inventory) -> Vec<&'a Instance> {
+    let wanted =
+        |one: &Instance| spec.only.is_empty() || spec.only.iter().any(|name| *name == one.name || *name == one.id);
+    let find = |name: &str| inventory.instances.iter().find(|one| one.name == name || one.id == name);
+    let mut chosen: Vec<&Instance> = Vec::new();
+    let mut seen = BTreeSet::new();
+    // What has its predecessors done is taken; a plan without circles comes to an end.
+    fn take<'a>(
+        one: &'a Instance,
+        spec: &RecoverSpec,
+        find: &dyn Fn(&str) -> Option<&'a Instance>,
+        seen: &mut BTreeSet<&'a str>,
+        chosen: &mut Vec<&'a Instance>,
+    ) {
+        if !seen.insert(&one.id) {
+            return;
+        }
+        for after in spec.plan_of(one).into_iter().flat_map(|plan| &plan.after) {
+            if let Some(before) = find(&after.instance) {
+                take(before, spec, find, seen, chosen);
+            }
+        }
+        chosen.push(one);
+    }
+    for one in inventory.instances.iter().filter(|one| wanted(one)) {
+        take(one, spec, &find, &mut seen, &mut chosen);
+    }
+    chosen
+}
+
+impl<F: Fn(&str, String) -> TaskSpec> Graph<'_, F> {
+    fn known(&self, task_type: &'static str, id: &str) -> Option<TaskId> {
+        self.ids.get(&(task_type, id.to_owned())).copied()
+    }
+
+    /// A task about something with this id and name.
+    fn task(&self, task_type: &'static str, id: &str, name: &str) -> TaskSpec {
+        let resource = if name.is_empty() || name == id { id.to_owned() } else { format!("{name} {id}") };
+        (self.new)(task_type, resource)
+    }
+
+    fn add(&mut self, task_type: &'static str, id: &str, task: TaskSpec) -> TaskId {
+        let made = task.id;
+        self.ids.insert((task_type, id.to_owned()), made);
+        self.tasks.push(task);
+        made
+    }
+
+    /// Makes a task's thing shared: the same thing of the same site exists once at the target, for all jobs.
+    fn shared(&self, task: TaskSpec, kind: &str, id: &str, definition: &Value) -> TaskSpec {
+        let key = format!("openstack/{}/{kind}/{}/{id}", self.spec.target.name(), self.inventory.site);
+        task.shared(key, Digest::of(definition.to_string().as_bytes()))
+    }
+
+    fn tenant(&mut self, id: &str) -> Option<TaskId> {
+        if let Some(known) = self.known(tenant::CREATE, id) {
+            return Some(known);
+        }
+        let found = self.inventory.tenants.iter().find(|one| one.id == id)?.clone();
+        let own = || format!("{}.{}", found.name, mark::short(&format!("{}/{id}", self.inventory.site)));
+        let name = self
+            .spec
+            .map
+            .tenants
+            .get(&found.name)
+            .or_else(|| self.spec.map.tenants.get(id))
+            .cloned()
+            .unwrap_or_else(own);
+        let task = self.task(tenant::CREATE, id, &found.name);
+        let input = value(&tenant::Input { tenant: found, name });
+        let task = self.shared(task, "tenant", id, &input).input(input).rank(100);
+        Some(self.add(tenant::CREATE, id, task))
+    }
+
+    fn flavor(&mut self, name: &str) -> Option<TaskId> {
+        if let Some(known) = self.known(flavor::CREATE, name) {
+            return Some(known);
+        }
+        let found = self.inventory.flavors.iter().find(|one| one.name == name)?.clone();
+        let definition = value(&found);
+        let id = mark::short(&definition.to_string());
+        let input = value(&flavor::Input {
+            name: format!("{name}.{id} (recovered from {})", self.inventory.site),
+            flavor: found,
+        });
+        let task = self.task(flavor::CREATE, name, name);
+        let task = self.shared(task, "flavor", &id, &definition).input(input);
+        Some(self.add(flavor::CREATE, name, task))
+    }
+
+    fn keypair(&mut self, name: &str) -> Option<TaskId> {
+        if let Some(known) = self.known(keypair::CREATE, name) {
+            return Some(known);
+        }
+        let found = self.inventory.keypairs.iter().find(|one| one.name == name)?.clone();
+        let definition = value(&found);
+        let id = mark::short(&definition.to_string());
+        let task = self.task(keypair::CREATE, name, name);
+        let task = self.shared(task, "keypair", &id, &definition).input(value(&keypair::Input { keypair: found }));
+        Some(self.add(keypair::CREATE, name, task))
+    }
+
+    /// A task of the network service: `body` without its references, which are added by `with`.
+    fn neutron(
+        &mut self,
+        sort: Sort,
+        (id, name, tenant): (&str, &str, &str),
+        body: &Value,
+        kind: Option<&str>,
+        with: impl FnOnce(TaskSpec) -> TaskSpec,
+    ) -> Option<TaskId> {
+        let project = self.tenant(tenant)?;
+        let mut task = self.task(sort.task_type(), id, name);
+        if let Some(kind) = kind {
+            task = self.shared(task, kind, id, body);
+        }
+        let task = task.requires(project).reference("/tenant", project, "/tenant");
+        let task = with(task.input(json!({ "body": body })));
+        Some(self.add(sort.task_type(), id, task))
+    }
+
+    fn network(&mut self, id: &str) -> Option<TaskId> {
+        if let Some(known) = self.known(Sort::Network.task_type(), id) {
+            return Some(known);
+        }
+        let found = self.inventory.networks.iter().find(|one| one.id == id && !one.external)?.clone();
+        let mut body = json!({
+            "name": found.name, "description": found.description, "admin_state_up": found.admin_state_up,
+            "port_security_enabled": found.port_security,
+        });
+        if let Some(mtu) = found.mtu {
+            body["mtu"] = mtu.into();
+        }
+        self.neutron(Sort::Network, (id, &found.name, &found.tenant), &body, Some("network"), |task| task.rank(90))
+    }
+
+    fn subnet(&mut self, id: &str) -> Option<TaskId> {
+        if let Some(known) = self.known(Sort::Subnet.task_type(), id) {
+            return Some(known);
+        }
+        let found = self.inventory.subnets.iter().find(|one| one.id == id)?.clone();
+        let network = self.network(&found.network)?;
+        let tenant = self.inventory.networks.iter().find(|one| one.id == found.network)?.tenant.clone();
+        let body = subnet_body(&found);
+        let name = if found.name.is_empty() { found.cidr.clone() } else { found.name.clone() };
+        self.neutron(Sort::Subnet, (id, &name, &tenant), &body, Some("subnet"), |task| {
+            task.requires(network).reference("/body/network_id", network, "/made/id").rank(90)
+        })
+    }
+
+    fn group(&mut self, id: &str) -> Option<TaskId> {
+        if let Some(known) = self.known(Sort::Group.task_type(), id) {
+            return Some(known);
+        }
+        let found = self.inventory.security_groups.iter().find(|one| one.id == id)?.clone();
+        let body = json!({ "name": group_name(&found.name), "description": found.description });
+        let made =
+            self.neutron(Sort::Group, (id, &found.name, &found.tenant), &body, Some("security_group"), |task| {
+                task.rank(90)
+            })?;
+        // After the group is known: groups may name each other, or themselves.
+        for rule in &found.rules {
+            self.rule(&found.name, &found.tenant, made, rule);
+        }
+        Some(made)
+    }
+
+    fn rule(&mut self, group_name: &str, tenant: &str, group: TaskId, rule: &Rule) -> Option<TaskId> {
+        let remote = match &rule.remote_group {
+            Some(id) => Some(self.group(id)?),
+            None => None,
+        };
+        let mut body = json!({
+            "direction": rule.direction, "ethertype": rule.ethertype, "description": rule.description,
+        });
+        let optional = [
+            ("protocol", rule.protocol.clone().map(Value::from)),
+            ("port_range_min", rule.port_min.map(Value::from)),
+            ("port_range_max", rule.port_max.map(Value::from)),
+            ("remote_ip_prefix", rule.remote_prefix.clone().map(Value::from)),
+        ];
+        for (name, given) in optional {
+            if let Some(given) = given {
+                body[name] = given;
+            }
+        }
+        let named = format!("{group_name} {} {}", rule.direction, rule.protocol.as_deref().unwrap_or("any"));
+        self.neutron(Sort::Rule, (&rule.id, &named, tenant), &body, Some("security_group_rule"), |task| {
+            let task = task.requires(group).reference("/body/security_group_id", group, "/made/id");
+            match remote {
+                Some(remote) if remote == group => task.reference("/body/remote_group_id", group, "/made/id"),
+                Some(remote) => task.requires(remote).reference("/body/remote_group_id", remote, "/made/id"),
+                None => task,
+            }
+        })
+    }
+
+    /// The routers that join networks which are recovered.
+    fn routers(&mut self, network: &str) -> Vec<TaskId> {
+        let inventory = self.inventory;
+        let joined =
+            inventory.routers.iter().filter(|one| one.interfaces.iter().any(|interface| interface.network == network));
+        joined.filter_map(|one| self.router(&one.id)).collect()
+    }
+
+    fn router(&mut self, id: &str) -> Option<TaskId> {
+        if let Some(known) = self.known(router::CREATE, id) {
+            return Some(known);
+        }
+        let mut found = self.inventory.routers.iter().find(|one| one.id == id)?.clone();
+        let project = self.tenant(&found.tenant)?;
+        // Interfaces to what is not recovered are left out.
+        let needed: BTreeSet<&str> = chosen(self.spec, self.inventory)
+            .into_iter()
+            .flat_map(|one| one.nics.iter().map(|nic| nic.network.as_str()))
+            .collect();
+        found.interfaces.retain(|interface| needed.contains(interface.network.as_str()));
+        let external = found.external.as_ref().and_then(|network| self.externals.get(network)).cloned();
+        let parts: Vec<(TaskId, TaskId)> = found
+            .interfaces
+            .clone()
+            .iter()
+            .filter_map(|interface| Some((self.network(&interface.network)?, self.subnet(&interface.subnet)?)))
+            .collect();
+        let made = json!({});
+        let input = json!({
+            "router": found, "external": external, "networks": vec![&made; parts.len()], "subnets": vec![&made; parts.len()],
+        });
+        let task = self.task(router::CREATE, id, &found.name);
+        let mut task = self
+            .shared(task, "router", id, &input)
+            .input(input)
+            .requires(project)
+            .reference("/tenant", project, "/tenant");
+        let mut required = BTreeSet::new();
+        for (at, (network, subnet)) in parts.into_iter().enumerate() {
+            for one in [network, subnet] {
+                if required.insert(one) {
+                    task = task.requires(one);
+                }
+            }
+            task = task.reference(format!("/networks/{at}"), network, "/made").reference(
+                format!("/subnets/{at}"),
+                subnet,
+                "/made",
+            );
+        }
+        Some(self.add(router::CREATE, id, task))
+    }
+
+    fn floating(&mut self, id: &str) -> Option<TaskId> {
+        if let Some(known) = self.known(Sort::Floating.task_type(), id) {
+            return Some(known);
+        }
+        let found = self.inventory.floating_ips.iter().find(|one| one.id == id)?.clone();
+        let network = self.externals.get(&found.network)?.clone();
+        let mut body = json!({ "floating_network_id": network, "description": found.description });
+        if self.spec.mode == Mode::Migrate && self.spec.map.keep_addresses {
+            body["floating_ip_address"] = found.address.clone().into();
+        }
+        self.neutron(Sort::Floating, (id, &found.address, &found.tenant), &body, None, |task| task)
+    }
+
+    fn volume(&mut self, id: &str) -> Option<TaskId> {
+        if let Some(known) = self.known(volume::IMPORT, id) {
+            return Some(known);
+        }
+        let found = self.inventory.volumes.iter().find(|one| one.id == id)?.clone();
+        let project = self.tenant(&found.tenant)?;
+        let name = found.name.clone();
+        let input = json!({ "volume": found, "plan": self.spec.volumes });
+        let copy = self
+            .task(volume::COPY, id, &name)
+            .requires(project)
+            .reference("/tenant", project, "/tenant")
+            .input(input.clone());
+        let copy = copy.pool(format!("openstack/{}/copies", self.spec.target.name()), 8).rank(95);
+        let copy = self.add(volume::COPY, id, copy);
+        let import = self.task(volume::IMPORT, id, &name).requires(project).reference("/tenant", project, "/tenant");
+        let import = import.requires(copy).reference("/handle", copy, "/handle").input(input);
+        Some(self.add(volume::IMPORT, id, import))
+    }
+
+    fn instance(&mut self, one: &Instance) -> Option<()> {
+        let project = self.tenant(&one.tenant)?;
+        let plan = self
+            .spec
+            .plan_of(one)
+            .cloned()
+            .unwrap_or_else(|| crate::spec::InstancePlan { auto_start: true, ..Default::default() });
+        let mut task =
+            self.task(instance::CREATE, &one.id, &one.name).requires(project).reference("/tenant", project, "/tenant");
+        let mut required: BTreeSet<TaskId> = [project].into();
+        let mut require = |task: TaskSpec, id: TaskId| if required.insert(id) { task.requires(id) } else { task };
+        let flavor = self.flavor(&one.flavor)?;
+        task = require(task, flavor).reference("/flavor", flavor, "/made");
+        if let Some(keypair) = one.keypair.as_ref().and_then(|name| self.keypair(name)) {
+            task = require(task, keypair).reference("/keypair", keypair, "/made");
+        }
+        let mut nics = Vec::new();
+        for (n, nic) in one.nics.iter().enumerate() {
+            let network = self.network(&nic.network)?;
+            task = require(task, network).reference(format!("/nics/{n}/network"), network, "/made");
+            for (at, address) in nic.addresses.iter().enumerate() {
+                let subnet = self.subnet(&address.subnet)?;
+                task = require(task, subnet).reference(format!("/nics/{n}/subnets/{at}"), subnet, "/made");
+            }
+            for (at, group) in nic.security_groups.iter().enumerate() {
+                let made = self.group(group)?;
+                task = require(task, made).reference(format!("/nics/{n}/groups/{at}"), made, "/made");
+                // An instance does not come up before its rules are all there.
+                let rules = self
+                    .inventory
+                    .security_groups
+                    .iter()
+                    .filter(|found| found.id == *group)
+                    .flat_map(|found| &found.rules);
+                for rule in rules.filter_map(|rule| self.known(Sort::Rule.task_type(), &rule.id)).collect::<Vec<_>>() {
+                    task = require(task, rule);
+                }
+            }
+            for router in self.routers(&nic.network) {
+                task = require(task, router);
+            }
+            if let Some(floating) =
+                nic.floating_ip.as_ref().filter(|_| self.spec.floating_ips).and_then(|id| self.floating(id))
+            {
+                task = require(task, floating).reference(format!("/nics/{n}/floating"), floating, "/made").reference(
+                    format!("/nics/{n}/floating_address"),
+                    floating,
+                    "/address",
+                );
+            }
+            let made = json!({});
+            nics.push(json!({ "subnets": vec![&made; nic.addresses.len()], "groups": vec![&made; nic.security_groups.len()] }));
+        }
+        for (at, attachment) in one.volumes.iter().enumerate() {
+            let volume = self.volume(&attachment.volume)?;
+            task = require(task, volume).reference(format!("/volumes/{at}"), volume, "/made");
+        }
+        let mut delay = 0;
+        for after in &plan.after {
+            let Some(before) = self
+                .inventory
+                .instances
+                .iter()
+                .find(|other| other.name == after.instance || other.id == after.instance)
+            else {
+                continue;
+            };
+            let stage = match after.condition {
+                Condition::Created => instance::CREATE,
+                Condition::Active => instance::BOOT,
+                Condition::Diagnosed => diagnose::DIAGNOSE,
+            };
+            if let Some(before) = self.known(stage, &before.id) {
+                task = require(task, before);
+            }
+            delay = delay.max(after.delay.map_or(0, |span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX)));
+        }
+        if delay > 0 {
+            task = task.delay_ms(delay);
+        }
+        if let Some(question) = &plan.ask {
+            task = task.needs_approval(question);
+        }
+        let zone =
+            plan.zone.clone().or_else(|| one.zone.as_ref().and_then(|zone| self.spec.map.zones.get(zone)).cloned());
+        let task = task
+            .pool(format!("openstack/{}/boots", self.spec.target.name()), 10)
+            .input(json!({ "instance": one, "zone": zone, "hypervisor": plan.hypervisor, "nics": nics, "volumes": vec![json!({}); one.volumes.len()] }));
+        let create = self.add(instance::CREATE, &one.id, task);
+        let about = |task: TaskSpec| {
+            task.requires(create).reference("/server", create, "/made").reference("/address", create, "/address")
+        };
+        let boot = about(self.task(instance::BOOT, &one.id, &one.name)).input(json!({}));
+        let boot = self.add(instance::BOOT, &one.id, boot);
+        let diagnose = about(self.task(diagnose::DIAGNOSE, &one.id, &one.name))
+            .requires(boot)
+            .input(json!({ "checks": plan.diagnose }));
+        let diagnose = self.add(diagnose::DIAGNOSE, &one.id, diagnose);
+        if !plan.auto_start {
+            let stop = about(self.task(instance::STOP, &one.id, &one.name)).requires(diagnose).input(json!({}));
+            self.add(instance::STOP, &one.id, stop);
+        }
+        Some(())
+    }
+}
+
+/// Every project has a group named default already; a second one cannot be made.
+fn group_name(name: &str) -> String {
+    if name == "default" { "default (recovered)".to_owned() } else { name.to_owned() }
+}
+
+/// Everything is said, also what is off or not there: the service fills in what is left out.
+fn subnet_body(subnet: &Subnet) -> Value {
+    let mut body = json!({
+        "name": subnet.name, "description": subnet.description, "cidr": subnet.cidr, "ip_version": subnet.ip_version,
+        "enable_dhcp": subnet.enable_dhcp, "gateway_ip": subnet.gateway_ip, "dns_nameservers": subnet.nameservers,
+        "host_routes": subnet.host_routes,
+    });
+    if !subnet.pools.is_empty() {
+        body["allocation_pools"] = value(&subnet.pools);
+    }
+    for (name, mode) in [("ipv6_address_mode", &subnet.ipv6_address_mode), ("ipv6_ra_mode", &subnet.ipv6_ra_mode)] {
+        if let Some(mode) = mode {
+            body[name] = mode.clone().into();
+        }
+    }
+    body
+}

@@ -1,0 +1,29 @@
+//! The `recover` kind: brings a group of instances up on another site.
+//!
+//! * [`inventory`] is what there is at the protected site; [`reader`] reads it.
+//! * [`spec`] is what a job is told: sites, mapping, start order, diagnosis, volumes.
+//! * [`findings`] is what is wrong with a plan, all at once; `survey` adds what the target site says to it.
+//! * `graph` turns plan and inventory into tasks; `task` has one file for each sort of thing that is made.
+//! * `work` is how every one of them changes the outside, `mark` how it is told by; `mover` moves volumes.
+//! * `sweep` looks once more for what is left, `report` says what a job has come to.
+
+pub mod findings;
+mod graph;
+pub mod inventory;
+mod kind;
+mod mark;
+mod mover;
+pub mod reader;
+mod report;
+mod sites;
+pub mod spec;
+mod survey;
+mod sweep;
+mod task;
+mod work;
+
+pub use kind::RecoverKind;
+pub use sites::RecoverConfig;
+pub use survey::Survey;
+pub use task::REVERSE;
+pub use windlass_openstack::{Cloud, Site};

@@ -1,0 +1,290 @@
+//! `cinder-native`: the replica is a volume of the target site. A snapshot of it becomes a volume, which is handed to the
+//! tenant. Only the block service is needed, and the replica stays as it is.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use windlass_model::Failure;
+use windlass_model::effect::EffectEvent;
+use windlass_openstack::{CallFault, Cloud, Method, Scope, Service};
+
+use super::{Handle, VolumeMover};
+use crate::inventory::Volume;
+use crate::mark::METADATA;
+use crate::task::Made;
+use crate::work::{self, Step, Work};
+
+/// The metadata by which a replica names what it is a replica of.
+pub(crate) const REPLICA_OF: &str = "windlass_replica_of";
+
+/// How long a snapshot, a copy, a handing over may take.
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// The effects of `prepare`.
+const SNAPSHOT: u32 = 0;
+const COPY: u32 = 1;
+
+pub(crate) struct Native {
+    pub(crate) replicas: BTreeMap<String, String>,
+}
+
+/// The replica of a volume, as the block service shows it.
+pub(crate) async fn replica(
+    cloud: &Cloud,
+    replicas: &BTreeMap<String, String>,
+    volume: &str,
+) -> Result<Option<Value>, CallFault> {
+    match replicas.get(volume) {
+        Some(id) => Ok(cloud
+            .find(&Scope::Home, Service::Volume, &format!("/volumes/{id}"))
+            .await?
+            .map(|found| work::member(found, "volume"))),
+        None => {
+            let all = cloud.list(&Scope::Home, Service::Volume, "/volumes/detail", "volumes").await?;
+            Ok(all.into_iter().find(|found| found["metadata"][REPLICA_OF] == volume))
+        }
+    }
+}
+
+async fn by_mark(cloud: &Cloud, path: &str, list: &str, mark: &str) -> Result<Vec<Value>, CallFault> {
+    let all = cloud.list(&Scope::Home, Service::Volume, &format!("{path}?all_tenants=1"), list).await?;
+    Ok(all.into_iter().filter(|thing| thing["metadata"][METADATA] == mark).collect())
+}
+
+/// Waits until something of the block service is ready.
+async fn ready(work: &Work<'_>, path: &str, one: &str) -> Result<Value, Failure> {
+    let look = || async {
+        let answer =
+            work.cloud.get(&Scope::Home, Service::Volume, path).await.map_err(|fault| work::failure(&fault))?;
+        let thing = work::member(answer, one);
+        match thing["status"].as_str() {
+            Some("available") => Ok(Some(thing)),
+            Some(status) if status.starts_with("error") => {
+                let text = format!("the {one} {path} ended in {status} at {}", work.cloud.site().name);
+                Err(Failure::permanent("ended_in_error", text)
+                    .hint("look into the log of the block service; then retry the job"))
+            }
+            _ => Ok(None),
+        }
+    };
+    work.until(HOUR, format!("the {one} {path} is not available"), look).await
+}
+
+/// Deletes a volume or snapshot and waits until it is gone.
+async fn remove(work: &Work<'_>, kind: &'static str, path: &str) -> Result<(), Failure> {
+    work.delete(&Scope::Home, Service::Volume, kind, path).await?;
+    let look = || async {
+        match work.cloud.find(&Scope::Home, Service::Volume, path).await {
+            Ok(None) => Ok(Some(())),
+            Ok(Some(found)) if found[kind]["status"].as_str().is_some_and(|status| status.starts_with("error")) => {
+                Err(Failure::transient(
+                    "ended_in_error",
+                    format!("deleting the {kind} {path} ended in {}", found[kind]["status"]),
+                ))
+            }
+            Ok(Some(_)) => Ok(None),
+            Err(fault) => Err(work::failure(&fault)),
+        }
+    };
+    work.until(HOUR, format!("the {kind} {path} is still there"), look).await
+}
+
+#[async_trait]
+impl VolumeMover for Native {
+    async fn prepare(&self, work: &Work<'_>, volume: &Volume) -> Result<Handle, Failure> {
+        let cloud = &work.cloud;
+        let fail = |fault: CallFault| work::failure(&fault);
+        let replica = replica(cloud, &self.replicas, &volume.id).await.map_err(fail)?.ok_or_else(|| {
+            Failure::permanent(
+                "no_replica",
+                format!("the volume {} ({}) has no replica at {}", volume.name, volume.id, cloud.site().name),
+            )
+            .hint(format!(
+                "name it under volumes.cinder-native.replicas, or give it the metadata {REPLICA_OF}={}",
+                volume.id
+            ))
+        })?;
+        let mark = work.mark(SNAPSHOT);
+        let body = json!({ "snapshot": { "volume_id": replica["id"], "name": volume.name, "force": true, "metadata": { METADATA: mark } } });
+        let point =
+            replica["metadata"]["windlass_point"].as_str().or(replica["updated_at"].as_str()).map(str::to_owned);
+        // A copy that is there needs no snapshot any more.
+        let copy_mark = work.mark(COPY);
+        let there = work.cx.effects().iter().any(|effect| effect.n == COPY)
+            && !by_mark(cloud, "/volumes/detail", "volumes", &copy_mark).await.map_err(fail)?.is_empty();
+        let mut snapshot = None;
+        if !there {
+            let step = Step { n: SNAPSHOT, action: "create", kind: "snapshot", parameters: &body };
+            let look =
+                || async { Ok(by_mark(cloud, "/snapshots/detail", "snapshots", &mark).await?.into_iter().next()) };
+            let create = || async {
+                let answer = cloud.call(&Scope::Home, Service::Volume, Method::POST, "/snapshots", Some(&body)).await?;
+                Ok(work::member(answer.body, "snapshot"))
+            };
+            let made = work.make(step, look, create).await?;
+            let id = work::id_of(&made).unwrap_or_default();
+            ready(work, &format!("/snapshots/{id}"), "snapshot").await?;
+            snapshot = Some(id);
+        }
+        let mut body = json!({
+            "snapshot_id": snapshot, "size": volume.size_gib, "name": volume.name, "description": volume.description,
+            "metadata": { METADATA: copy_mark },
+        });
+        if volume.multiattach {
+            body["multiattach"] = true.into();
+        }
+        let body = json!({ "volume": body });
+        let step = Step { n: COPY, action: "create", kind: "volume", parameters: &body };
+        let look = || async { Ok(by_mark(cloud, "/volumes/detail", "volumes", &copy_mark).await?.into_iter().next()) };
+        let create = || async {
+            let answer = cloud.call(&Scope::Home, Service::Volume, Method::POST, "/volumes", Some(&body)).await?;
+            Ok(work::member(answer.body, "volume"))
+        };
+        let made = work.make(step, look, create).await?;
+        let id = work::id_of(&made).unwrap_or_default();
+        ready(work, &format!("/volumes/{id}"), "volume").await?;
+        self.forget_snapshot(work).await?;
+        Ok(Handle { id, point })
+    }
+
+    async fn attach(
+        &self,
+        work: &Work<'_>,
+        tenant: &Made,
+        volume: &Volume,
+        handle: &Handle,
+    ) -> Result<String, Failure> {
+        let cloud = &work.cloud;
+        let id = &handle.id;
+        let path = format!("/volumes/{id}");
+        let of = |found: &Value| found["os-vol-tenant-attr:tenant_id"].as_str().unwrap_or_default().to_owned();
+        let found = cloud.get(&Scope::Home, Service::Volume, &path).await.map_err(|fault| work::failure(&fault))?;
+        if of(&found["volume"]) != tenant.id {
+            self.hand_over(work, tenant, id).await?;
+        }
+        let action = format!("{path}/action");
+        let flags = json!({ "os-set_bootable": { "bootable": volume.bootable } });
+        work.again("set bootable", cloud.call(&Scope::Home, Service::Volume, Method::POST, &action, Some(&flags)))
+            .await?;
+        if volume.readonly {
+            let flags = json!({ "os-update_readonly_flag": { "readonly": true } });
+            work.again("set readonly", cloud.call(&Scope::Home, Service::Volume, Method::POST, &action, Some(&flags)))
+                .await?;
+        }
+        Ok(id.clone())
+    }
+
+    async fn release(&self, work: &Work<'_>) -> Result<(), Failure> {
+        // The volume itself goes with the copy; what may be left is an offer that nobody took.
+        for effect in work.to_undo()? {
+            self.withdraw(work, &effect.key).await?;
+            work.cx.settle_undone(effect.n).await?;
+        }
+        Ok(())
+    }
+
+    async fn discard(&self, work: &Work<'_>) -> Result<(), Failure> {
+        for effect in work.to_undo()? {
+            let (path, list, one) = if effect.n == SNAPSHOT {
+                ("/snapshots", "snapshots", "snapshot")
+            } else {
+                ("/volumes", "volumes", "volume")
+            };
+            let look = || {
+                by_mark(
+                    &work.cloud,
+                    if effect.n == SNAPSHOT { "/snapshots/detail" } else { "/volumes/detail" },
+                    list,
+                    &effect.key,
+                )
+            };
+            for id in work.ids(&effect, look).await? {
+                remove(work, one, &format!("{path}/{id}")).await?;
+            }
+            work.cx.settle_undone(effect.n).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Native {
+    /// The copy does not need the snapshot, on most storages. Where it does the snapshot stays until the undo.
+    async fn forget_snapshot(&self, work: &Work<'_>) -> Result<(), Failure> {
+        let mark = work.mark(SNAPSHOT);
+        let found = by_mark(&work.cloud, "/snapshots/detail", "snapshots", &mark)
+            .await
+            .map_err(|fault| work::failure(&fault))?;
+        for id in found.iter().filter_map(work::id_of) {
+            let path = format!("/snapshots/{id}");
+            let call = work.cloud.call(&Scope::Home, Service::Volume, Method::DELETE, &path, None);
+            match work.cx.outside("delete snapshot", call).await? {
+                Ok(_) => {}
+                Err(fault) if fault.is_not_found() => {}
+                Err(fault) if matches!(fault.status(), Some(400 | 409)) => return Ok(()),
+                Err(fault) => return Err(work::failure(&fault)),
+            }
+            let look = || async {
+                match work.cloud.find(&Scope::Home, Service::Volume, &path).await {
+                    Ok(None) => Ok(Some(())),
+                    // Refused behind the answer: it is needed.
+                    Ok(Some(found)) if found["snapshot"]["status"] == "available" => Ok(Some(())),
+                    Ok(Some(_)) => Ok(None),
+                    Err(fault) => Err(work::failure(&fault)),
+                }
+            };
+            work.until(HOUR, format!("the snapshot {id} is still being deleted"), look).await?;
+        }
+        let left = by_mark(&work.cloud, "/snapshots/detail", "snapshots", &mark)
+            .await
+            .map_err(|fault| work::failure(&fault))?;
+        if left.is_empty() {
+            // Also when an earlier attempt deleted it: in the ledger it is gone either way.
+            work.cx.settle(SNAPSHOT, EffectEvent::Gone).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes offers of this mark that nobody took: their key was in an answer that is lost.
+    async fn withdraw(&self, work: &Work<'_>, mark: &str) -> Result<(), Failure> {
+        let all = work.cloud.list(&Scope::Home, Service::Volume, "/volume-transfers/detail", "transfers").await;
+        for offer in all.map_err(|fault| work::failure(&fault))? {
+            if let (true, Some(id)) = (offer["name"] == mark, work::id_of(&offer)) {
+                work.delete(&Scope::Home, Service::Volume, "offer", &format!("/volume-transfers/{id}")).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands a volume to the tenant.
+    async fn hand_over(&self, work: &Work<'_>, tenant: &Made, volume: &str) -> Result<(), Failure> {
+        let cloud = &work.cloud;
+        let mark = work.mark(0);
+        let body = json!({ "transfer": { "volume_id": volume, "name": mark } });
+        let intent = windlass_engine::Intent {
+            n: 0,
+            action: "hand over".into(),
+            key: mark.clone(),
+            target: format!("{}/volume", cloud.site().name),
+            parameters: json!({ "volume": volume, "tenant": tenant.id }),
+        };
+        let earlier = work.cx.effects().iter().any(|effect| effect.n == 0);
+        work.cx.intend(vec![intent]).await?;
+        if earlier {
+            self.withdraw(work, &mark).await?;
+        }
+        let scope = Scope::Project(tenant.id.clone());
+        let offer = work
+            .again(
+                "offer volume",
+                cloud.call(&Scope::Home, Service::Volume, Method::POST, "/volume-transfers", Some(&body)),
+            )
+            .await?;
+        let (id, key) = (&offer.body["transfer"]["id"], &offer.body["transfer"]["auth_key"]);
+        let path = format!("/volume-transfers/{}/accept", id.as_str().unwrap_or_default());
+        let accept = json!({ "accept": { "auth_key": key } });
+        work.again("take volume", cloud.call(&scope, Service::Volume, Method::POST, &path, Some(&accept))).await?;
+        work.cx.settle(0, EffectEvent::Made { external_id: Some(volume.to_owned()), receipt: None }).await
+    }
+}

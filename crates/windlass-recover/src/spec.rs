@@ -1,0 +1,285 @@
+//! What a `recover` job is told.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use windlass_model::Failure;
+use windlass_model::quantity::Span;
+use windlass_openstack::Site;
+
+use crate::inventory::Inventory;
+
+/// A drill or the real thing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Build, look, remove.
+    #[default]
+    Drill,
+    /// Build, and keep when confirmed.
+    Migrate,
+}
+
+/// A site: by the name under which this process knows it, or in full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum SiteRef {
+    /// A name of the process's own configuration.
+    Named(String),
+    /// A description.
+    Inline(Box<Site>),
+}
+
+impl SiteRef {
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Named(name) => name,
+            Self::Inline(site) => &site.name,
+        }
+    }
+}
+
+/// The spec of a job of kind `recover`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RecoverSpec {
+    /// The protection group, as people call it.
+    pub group: String,
+    /// A drill or the real thing.
+    #[serde(default)]
+    pub mode: Mode,
+    /// The site that is protected. Needed when there is no inventory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SiteRef>,
+    /// The site to recover at.
+    pub target: SiteRef,
+    /// What there is at the protected site. Without it, it is read from `source`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<Inventory>,
+    /// Names or ids of the instances to read from `source`. Empty: with an inventory all of its instances.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
+    /// What stands for what at the other site.
+    #[serde(default)]
+    pub map: Mapping,
+    /// How instances are started and looked at. What is not named starts as soon as it can.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instances: Vec<InstancePlan>,
+    /// How volumes get there.
+    #[serde(default)]
+    pub volumes: VolumePlan,
+    /// How old data may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rpo: Option<Span>,
+    /// How long it may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rto: Option<Span>,
+    /// Whether floating addresses come along. Drills next to a living site leave them out.
+    #[serde(default = "yes")]
+    pub floating_ips: bool,
+    /// How often states are looked at.
+    #[serde(default)]
+    pub pace: Pace,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What stands for what at the other site.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mapping {
+    /// External networks: name or id here, name or id there. An empty name: none.
+    pub external_networks: BTreeMap<String, String>,
+    /// Availability zones. What is not named is left to the site.
+    pub zones: BTreeMap<String, String>,
+    /// Names of projects. What is not named gets a name of its own.
+    pub tenants: BTreeMap<String, String>,
+    /// Whether a migration asks for the same floating addresses; the external network there must have them.
+    pub keep_addresses: bool,
+}
+
+/// How an instance is started and looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InstancePlan {
+    /// The instance, by name or id.
+    pub name: String,
+    /// What comes before it.
+    #[serde(default)]
+    pub after: Vec<After>,
+    /// What shows that it works.
+    #[serde(default)]
+    pub diagnose: Vec<Check>,
+    /// Whether it stays running.
+    #[serde(default = "yes")]
+    pub auto_start: bool,
+    /// The zone there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// The hypervisor there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hypervisor: Option<String>,
+    /// The question to which a person says yes before it is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ask: Option<String>,
+}
+
+/// How far another instance must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    /// It exists.
+    Created,
+    /// It runs.
+    Active,
+    /// It was seen to work.
+    #[default]
+    Diagnosed,
+}
+
+/// An instance that comes before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct After {
+    /// The instance, by name or id.
+    pub instance: String,
+    /// How far it must be.
+    #[serde(default)]
+    pub condition: Condition,
+    /// How long to wait then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay: Option<Span>,
+}
+
+/// One look at an instance: exactly one of `port`, `http_get`, `command` and `console`. In all of them `{address}` stands
+/// for the first floating address, else the first fixed one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// Somebody listens: `{address}:22`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// It answers a GET with a status from 200 to 399: `http://{address}/health`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_get: Option<String>,
+    /// A command on the machine that runs the task succeeds. Its words, the first is the program.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// The console shows this text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub console: Option<String>,
+    /// Between two looks. Default: 5 s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Span>,
+    /// How long it may take. Default: 5 min.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
+    /// Whether a failure is only a warning.
+    #[serde(default)]
+    pub warn_only: bool,
+}
+
+impl Check {
+    /// What is looked at, if it is exactly one thing.
+    #[must_use]
+    pub fn method(&self) -> Option<CheckMethod<'_>> {
+        let given = [
+            self.port.as_deref().map(CheckMethod::Port),
+            self.http_get.as_deref().map(CheckMethod::HttpGet),
+            (!self.command.is_empty()).then_some(CheckMethod::Command(&self.command)),
+            self.console.as_deref().map(CheckMethod::Console),
+        ];
+        let mut given = given.into_iter().flatten();
+        given.next().filter(|_| given.next().is_none())
+    }
+}
+
+/// What is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckMethod<'a> {
+    /// Somebody listens.
+    Port(&'a str),
+    /// It answers a GET.
+    HttpGet(&'a str),
+    /// A command succeeds.
+    Command(&'a [String]),
+    /// The console shows a text.
+    Console(&'a str),
+}
+
+/// How volumes get there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum VolumePlan {
+    /// Replicas are volumes of the target site; snapshots of them become the volumes.
+    CinderNative {
+        /// The replica of each volume: id here, id there. What is not named is found by its metadata
+        /// `windlass_replica_of`.
+        #[serde(default)]
+        replicas: BTreeMap<String, String>,
+    },
+}
+
+impl Default for VolumePlan {
+    fn default() -> Self {
+        Self::CinderNative { replicas: BTreeMap::new() }
+    }
+}
+
+/// How often states are looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pace {
+    /// Between the first two looks; later ones are further apart. Default: 1 s.
+    pub poll: Option<Span>,
+    /// How long something may take to be seen that was made. Default: 5 s.
+    pub settle: Option<Span>,
+}
+
+impl Pace {
+    pub(crate) fn poll(&self) -> Duration {
+        self.poll.map_or(Duration::from_secs(1), |span| span.0)
+    }
+
+    pub(crate) fn settle(&self) -> Duration {
+        self.settle.map_or(Duration::from_secs(5), |span| span.0)
+    }
+}
+
+static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
+    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    let mut schema = settings.into_generator().into_root_schema_for::<RecoverSpec>().to_value();
+    if let Some(object) = schema.as_object_mut() {
+        object.remove("$schema");
+    }
+    schema
+});
+
+/// The JSON Schema.
+pub(crate) fn schema() -> &'static Value {
+    &SCHEMA
+}
+
+impl RecoverSpec {
+    /// Reads a checked spec.
+    pub(crate) fn parse(spec: &Value) -> Result<Self, Failure> {
+        Self::deserialize(spec).map_err(|error| {
+            Failure::permanent("invalid_spec", format!("the spec of the recover job cannot be read: {error}"))
+        })
+    }
+
+    /// The plan of an instance.
+    #[must_use]
+    pub fn plan_of(&self, instance: &crate::inventory::Instance) -> Option<&InstancePlan> {
+        self.instances.iter().find(|plan| plan.name == instance.name || plan.name == instance.id)
+    }
+}

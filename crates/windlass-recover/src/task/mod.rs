@@ -1,0 +1,42 @@
+//! The task types, one file for each sort of thing.
+//!
+//! Each makes something, and its undo is the task type by which the seed of this kind removed it: `create.tenant` and
+//! `delete.tenant`, `copy.volume` and `delete.volume.copy`. See [`REVERSE`].
+
+pub(crate) mod diagnose;
+pub(crate) mod flavor;
+pub(crate) mod instance;
+pub(crate) mod keypair;
+pub(crate) mod neutron;
+pub(crate) mod router;
+pub(crate) mod tenant;
+pub(crate) mod volume;
+
+use serde::{Deserialize, Serialize};
+
+/// What undoes what. Rules go before their group and subnets before their network, each by itself.
+pub const REVERSE: [(&str, &str); 13] = [
+    ("recover.create.tenant", "recover.delete.tenant"),
+    ("recover.create.security_group", "recover.delete.security_group"),
+    ("recover.create.security_group_rule", "recover.delete.security_group"),
+    ("recover.create.network", "recover.delete.network"),
+    ("recover.create.subnet", "recover.delete.network"),
+    ("recover.create.router", "recover.delete.router"),
+    ("recover.create.floatingip", "recover.delete.floatingip"),
+    ("recover.create.spec", "recover.delete.spec"),
+    ("recover.create.keypair", "recover.delete.keypair"),
+    ("recover.copy.volume", "recover.delete.volume.copy"),
+    ("recover.import.volume", "recover.unmanage.volume"),
+    ("recover.create-and-diagnose.instance", "recover.delete.instance"),
+    ("recover.stop.instance", "recover.delete.instance"),
+];
+
+/// Something that was made at the target site.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Made {
+    /// Its id there.
+    pub(crate) id: String,
+    /// Its name there.
+    #[serde(default)]
+    pub(crate) name: String,
+}

@@ -1,0 +1,8 @@
+//! Recoveries between two simulated sites.
+
+mod drill;
+
+
+
+
+mod rig;
