@@ -77,10 +77,11 @@ impl Copy<'_> {
             alive: AtomicU64::new(self.now()),
         };
         let put_down = std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| self.work(&progress));
-            }
-            self.put_down(&progress, sidecar)
+            let working: Vec<_> = (0..threads).map(|_| scope.spawn(|| self.work(&progress))).collect();
+            let put_down = self.put_down(&progress, sidecar);
+            // One that broke off has said so when it left.
+            working.into_iter().for_each(|thread| drop(thread.join()));
+            put_down
         });
         let state = progress.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Some(stop) = state.stop {
@@ -255,7 +256,13 @@ struct Leaves<'p>(&'p Progress);
 
 impl Drop for Leaves<'_> {
     fn drop(&mut self) {
-        self.0.lock().working -= 1;
+        let mut state = self.0.lock();
+        state.working -= 1;
+        if std::thread::panicking() {
+            self.0.over.store(true, Ordering::SeqCst);
+            state.stop.get_or_insert(Stop::Failed(Reason::Io, "a thread of the copy broke off".to_owned()));
+        }
+        drop(state);
         self.0.changed.notify_all();
     }
 }

@@ -308,7 +308,8 @@ impl Transfers {
 
     /// Waits on a thread that may block.
     pub(super) fn sleep(&self, wait: Duration) {
-        self.handle.block_on(self.clock.sleep(wait));
+        // The timer is made within the runtime, too: this thread may be none of its own.
+        self.handle.block_on(async { self.clock.sleep(wait).await });
     }
 
     /// How fast all of them together may go.
