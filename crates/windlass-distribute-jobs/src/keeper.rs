@@ -40,6 +40,12 @@ const SOONER: u32 = 8;
 #[derive(Debug, Default)]
 pub(crate) struct Keepers(Mutex<HashMap<JobId, Arc<Keeper>>>);
 
+impl Drop for Keepers {
+    fn drop(&mut self) {
+        lock(&self.0).values().for_each(|keeper| keeper.stop.cancel());
+    }
+}
+
 impl Keepers {
     /// The controller of a job, if this process has one.
     pub(crate) fn get(&self, job: JobId) -> Option<Arc<Keeper>> {

@@ -1,0 +1,9 @@
+//! Controllers over nodes that are played in this process, and that can lie.
+
+mod faults;
+mod kills;
+mod matrix;
+mod node;
+mod old_agents;
+mod rig;
+mod rounds;
