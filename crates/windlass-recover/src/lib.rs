@@ -5,8 +5,11 @@
 //! * [`findings`] is what is wrong with a plan, all at once; `survey` adds what the target site says to it.
 //! * `graph` turns plan and inventory into tasks; `task` has one file for each sort of thing that is made.
 //! * `work` is how every one of them changes the outside, `mark` how it is told by; `mover` moves volumes.
+//! * [`access`] is what can be done at a site, [`drift`] what has changed since an inventory was read.
 //! * `sweep` looks once more for what is left, `report` says what a job has come to.
 
+pub mod access;
+pub mod drift;
 pub mod findings;
 mod graph;
 pub mod inventory;
@@ -26,4 +29,4 @@ pub use kind::RecoverKind;
 pub use sites::RecoverConfig;
 pub use survey::Survey;
 pub use task::REVERSE;
-pub use windlass_openstack::{Cloud, Site};
+pub use windlass_openstack::{CallFault, Cloud, Site};

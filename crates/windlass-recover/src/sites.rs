@@ -14,6 +14,8 @@ use crate::spec::SiteRef;
 pub struct RecoverConfig {
     /// The sites that jobs may name.
     pub sites: BTreeMap<String, Site>,
+    /// Why the sites of this process could not be read.
+    pub sites_fault: Option<String>,
     /// Whether jobs may describe sites themselves, with secrets of this process.
     pub inline_sites: bool,
     /// Whether a diagnosis may start commands.
@@ -24,7 +26,7 @@ impl RecoverConfig {
     /// Everything is allowed: for jobs that run in the foreground, by the person who wrote them.
     #[must_use]
     pub fn foreground(sites: BTreeMap<String, Site>) -> Self {
-        Self { sites, inline_sites: true, commands: true }
+        Self { sites, sites_fault: None, inline_sites: true, commands: true }
     }
 }
 
@@ -45,6 +47,9 @@ impl Sites {
         match site {
             SiteRef::Named(name) => self.config.sites.get(name).ok_or_else(|| {
                 let known: Vec<&str> = self.config.sites.keys().map(String::as_str).collect();
+                if let Some(why) = &self.config.sites_fault {
+                    return format!("no site is named {name:?}: {why}");
+                }
                 let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
                 format!("no site is named {name:?} in this process (known: {known}); add it to its sites file")
             }),

@@ -36,12 +36,21 @@ impl SimCloud {
                         text("remote_ip_prefix"),
                         if value["remote_group_id"].is_null() { "" } else { "group" }
                     ),
+                    // Addresses outside are given out as they come.
+                    "port"
+                        if text("device_owner").starts_with("network:router_g")
+                            || text("device_owner").ends_with("floatingip") =>
+                    {
+                        text("device_owner").to_owned()
+                    }
                     "port" => format!(
                         "{} {}",
                         text("device_owner"),
                         value["fixed_ips"][0]["ip_address"].as_str().unwrap_or_default()
                     ),
-                    "floatingip" => format!("{} -> {}", text("floating_ip_address"), text("fixed_ip_address")),
+                    "floatingip" => format!("-> {}", text("fixed_ip_address")),
+                    // The end of the name is made of the mark.
+                    "keypair" => text("name").rsplit_once('-').map_or(text("name"), |(name, _)| name).to_owned(),
                     _ => text("name").to_owned(),
                 };
                 all.push(format!("{kind} {name} {}", text("status")).trim_end().to_owned());

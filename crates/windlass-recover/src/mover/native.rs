@@ -163,6 +163,9 @@ impl VolumeMover for Native {
         let found = cloud.get(&Scope::Home, Service::Volume, &path).await.map_err(|fault| work::failure(&fault))?;
         if of(&found["volume"]) != tenant.id {
             self.hand_over(work, tenant, id).await?;
+        } else if work.cx.effects().iter().any(|effect| effect.n == 0) {
+            // An earlier attempt came this far and could not write it down.
+            work.cx.settle(0, EffectEvent::Made { external_id: Some(id.clone()), receipt: None }).await?;
         }
         let action = format!("{path}/action");
         let flags = json!({ "os-set_bootable": { "bootable": volume.bootable } });

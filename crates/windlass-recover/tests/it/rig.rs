@@ -1,6 +1,6 @@
 //! Two simulated sites, a group of three instances at one, replicas of its volumes at the other, and an engine.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -14,9 +14,12 @@ use windlass_store::memory::MemoryStore;
 
 /// The password of the simulated sites, where the job's description says that it is.
 fn password_file() -> String {
-    let path = std::env::temp_dir().join(format!("windlass-recover-password-{}", std::process::id()));
-    std::fs::write(&path, "lab-secret\n").unwrap();
-    path.display().to_string()
+    static FILE: LazyLock<String> = LazyLock::new(|| {
+        let path = std::env::temp_dir().join(format!("windlass-recover-password-{}", std::process::id()));
+        std::fs::write(&path, "lab-secret\n").unwrap();
+        path.display().to_string()
+    });
+    FILE.clone()
 }
 
 /// The description of a simulated site.
@@ -161,7 +164,9 @@ pub(crate) fn troubles(view: &JobView) -> Vec<String> {
         .iter()
         .filter_map(|task| match task.status.outcome() {
             Some(windlass_model::task::Outcome::Succeeded { .. }) => None,
-            Some(windlass_model::task::Outcome::Failed { failure }) => Some(format!("{}: {}: {failure}", task.name, failure.code)),
+            Some(windlass_model::task::Outcome::Failed { failure }) => {
+                Some(format!("{}: {}: {failure}", task.name, failure.code))
+            }
             other => Some(format!("{}: {:?}", task.name, other.map(windlass_model::task::Outcome::name))),
         })
         .collect()
