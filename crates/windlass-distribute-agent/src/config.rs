@@ -106,6 +106,17 @@ pub struct Downloader {
     pub success: Regex,
 }
 
+impl Downloader {
+    /// A program, and what it says when it succeeded: a regular expression, case matters.
+    ///
+    /// # Errors
+    /// When that is no regular expression.
+    pub fn new(program: PathBuf, success: &str) -> Result<Self, String> {
+        let success = Regex::new(success).map_err(|error| format!("no regular expression: {error}"))?;
+        Ok(Self { program, success })
+    }
+}
+
 /// An old controller that is asked for tasks.
 #[derive(Clone, Debug)]
 pub struct OldController {

@@ -4,7 +4,6 @@ use std::net::ToSocketAddrs as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use regex::bytes::Regex;
 use serde_json::Value;
 
 use crate::config::{AgentConfig, Downloader, Network, OldController};
@@ -60,8 +59,8 @@ pub fn read(document: &Value, beside: &Path) -> Result<(AgentConfig, Vec<String>
         return Err(format!("`downloader_bin` is `{}`, which is no file", program.display()));
     }
     let success = get("downloader_download_success_match_string")?.unwrap_or_else(|| SUCCESS.to_owned());
-    let success = Regex::new(&success)
-        .map_err(|error| format!("`downloader_download_success_match_string` is no regular expression: {error}"))?;
+    let downloader = Downloader::new(program, &success)
+        .map_err(|why| format!("`downloader_download_success_match_string` is {why}"))?;
     let whole = |key: &str, text: Option<String>, otherwise: u64| match text {
         None => Ok(otherwise),
         Some(text) => text.trim().parse::<u64>().map_err(|_| format!("`{key}` is `{text}`, which is no whole number")),
@@ -85,7 +84,7 @@ pub fn read(document: &Value, beside: &Path) -> Result<(AgentConfig, Vec<String>
     }
     let mut config = AgentConfig::new(listen, base_dir);
     config.id = Some(id);
-    config.downloader = Some(Downloader { program, success });
+    config.downloader = Some(downloader);
     config.transfers.usage_limit_percent = u8::try_from(limit.min(100)).unwrap_or(100);
     // The old controller asks for heartbeats, listings and deletions.
     config.old_paths_from = match host.trim_matches(['[', ']']).parse() {

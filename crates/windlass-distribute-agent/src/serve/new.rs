@@ -15,6 +15,7 @@ use super::file::{self, Asked, Served};
 use super::refusal::{Refused, json};
 use super::terms::Said;
 use crate::agent::Agent;
+use crate::config::Token;
 use crate::folder::Deleted;
 use crate::transfer::table::OrderFault;
 
@@ -64,10 +65,9 @@ pub(super) async fn answer(agent: Arc<Agent>, request: Request<Incoming>) -> Res
 async fn answered(agent: Arc<Agent>, request: Request<Incoming>) -> Result<Response, Refused> {
     let (parts, body) = request.into_parts();
     let headers = &parts.headers;
-    if let Some(token) = &agent.config.token {
-        if !headers.get(AUTHORIZATION).is_some_and(|shown| token.is_shown(shown.as_bytes())) {
-            return Err(Refused::unauthorized());
-        }
+    let shown = |token: &Token| headers.get(AUTHORIZATION).is_some_and(|shown| token.is_shown(shown.as_bytes()));
+    if !agent.config.token.as_ref().is_none_or(shown) {
+        return Err(Refused::unauthorized());
     }
     let changes = !matches!(parts.method, Method::GET | Method::HEAD);
     let (said, asked_of) = (said(headers), agent.clone());

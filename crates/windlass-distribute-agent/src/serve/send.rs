@@ -16,6 +16,7 @@ use super::file::{self, Asked};
 use super::refusal::Refused;
 use super::terms::Said;
 use crate::agent::Agent;
+use crate::config::Token;
 
 /// What such a request begins with.
 pub(super) const BEGINNING: &[u8] = b"GET /v2/files/";
@@ -53,9 +54,8 @@ pub(super) fn answer(agent: &Arc<Agent>, mut stream: &TcpStream, peer: IpAddr, h
         let refused = Refused::bad(why);
         stream.write_all(&refusal(&refused, false)).map(|()| false)
     };
-    let end = match request.parse(head) {
-        Ok(httparse::Status::Complete(end)) => end,
-        _ => return bad(stream, "the request cannot be understood"),
+    let Ok(httparse::Status::Complete(end)) = request.parse(head) else {
+        return bad(stream, "the request cannot be understood");
     };
     let find = |name: &str| {
         let found = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
@@ -72,10 +72,9 @@ pub(super) fn answer(agent: &Arc<Agent>, mut stream: &TcpStream, peer: IpAddr, h
     let name = path.split('?').next().unwrap_or_default().strip_prefix("/v2/files/").unwrap_or_default();
     let asked = Asked { range: text("range"), if_match: text("if-match"), if_range: text("if-range") };
     let served = (|| {
-        if let Some(token) = &agent.config.token {
-            if !find("authorization").is_some_and(|shown| token.is_shown(shown)) {
-                return Err(Refused::unauthorized());
-            }
+        let shown = |token: &Token| find("authorization").is_some_and(|shown| token.is_shown(shown));
+        if !agent.config.token.as_ref().is_none_or(shown) {
+            return Err(Refused::unauthorized());
         }
         agent.terms.check(&Said { controller: text(CONTROLLER), term: text(TERM) }, false)?;
         let name = Name::from_url(name).map_err(|why| Refused::bad(format!("the name {why}")))?;

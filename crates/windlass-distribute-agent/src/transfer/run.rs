@@ -150,12 +150,10 @@ impl Run<'_> {
             let why = format!("the source has {} bytes instead of {}", seen.size, order.size);
             return Err(Stop::Failed(Reason::SourceChanged, why));
         }
-        if let (Some(wanted), found) = (&order.version, &seen.version) {
-            if Some(wanted) != found.as_ref() {
-                let found = found.as_deref().unwrap_or("none");
-                let why = format!("the source has version {found} instead of {wanted}");
-                return Err(Stop::Failed(Reason::SourceChanged, why));
-            }
+        if let Some(wanted) = order.version.as_ref().filter(|wanted| Some(*wanted) != seen.version.as_ref()) {
+            let found = seen.version.as_deref().unwrap_or("none");
+            let why = format!("the source has version {found} instead of {wanted}");
+            return Err(Stop::Failed(Reason::SourceChanged, why));
         }
         let data = self.folder().temp_path(&data_name(&order.id));
         let sidecar = self.folder().temp_path(&parts_name(&order.id));

@@ -240,12 +240,12 @@ impl Transfers {
             let there = self.folder.look(name)?;
             if there.is_some_and(|found| (found.inode, &found.version) == (publishing.inode, &publishing.version)) {
                 self.folder.sync()?;
-                self.end(transfer, Ok(publishing.clone()));
+                self.end(transfer, &Ok(publishing.clone()));
                 return Ok(());
             }
         }
         if record.cancel {
-            self.end(transfer, Err(Stop::Cancelled));
+            self.end(transfer, &Err(Stop::Cancelled));
         }
         Ok(())
     }
@@ -503,7 +503,7 @@ impl Transfers {
         };
         if !cancelled.is_empty() {
             let all = self.clone();
-            let end = move || cancelled.iter().for_each(|transfer| all.end(transfer, Err(Stop::Cancelled)));
+            let end = move || cancelled.iter().for_each(|transfer| all.end(transfer, &Err(Stop::Cancelled)));
             let _ = tokio::task::spawn_blocking(end).await;
         }
     }
@@ -520,13 +520,13 @@ impl Transfers {
             Ok(()) => run.carry_out(&transfer.record()),
             Err(error) => Err(Stop::disk("note that the transfer runs", &error)),
         };
-        self.end(transfer, outcome);
+        self.end(transfer, &outcome);
     }
 
     /// Puts down how a transfer ended, and removes what is left of it.
-    fn end(&self, transfer: &Transfer, outcome: Result<Publishing, Stop>) {
+    fn end(&self, transfer: &Transfer, outcome: &Result<Publishing, Stop>) {
         let id = transfer.record().id;
-        let (state, reason, message) = match &outcome {
+        let (state, reason, message) = match outcome {
             Err(Stop::Shutdown) => return,
             Ok(_) => (TransferState::Done, None, None),
             Err(Stop::Cancelled) => (TransferState::Cancelled, None, None),
@@ -539,7 +539,7 @@ impl Transfers {
             record.reason = reason;
             record.message.clone_from(&message);
             record.ended_at = Some(now);
-            if let Ok(publishing) = &outcome {
+            if let Ok(publishing) = outcome {
                 record.publishing = Some(publishing.clone());
             }
             true

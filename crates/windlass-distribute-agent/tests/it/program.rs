@@ -4,7 +4,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use regex::bytes::Regex;
 use serde_json::{Value, json};
 use windlass_clock::deadline;
 use windlass_distribute::wire::agent::{Reason, TransferState};
@@ -17,7 +16,7 @@ pub(crate) fn program(folder: &Path, text: &str) -> Downloader {
     let path = folder.join("download");
     std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    Downloader { program: path, success: Regex::new("Successfully").unwrap() }
+    Downloader::new(path, "Successfully").unwrap()
 }
 
 fn source() -> Value {

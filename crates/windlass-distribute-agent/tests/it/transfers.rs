@@ -107,7 +107,8 @@ async fn cut_slow_and_failing_sources_are_gone_on_with() {
 async fn what_cannot_become_the_file_fails_with_its_reason_and_leaves_nothing() {
     let bytes = data(300_000, 4);
     let checksum = blake3::hash(&bytes).to_hex().to_string();
-    let cases: [(&str, fn(u64) -> Deed, Reason); 7] = [
+    type Plan = fn(u64) -> Deed;
+    let cases: [(&str, Plan, Reason); 7] = [
         ("changed", |number| if number < 2 { Deed::Serve } else { Deed::Changed }, Reason::SourceChanged),
         ("gone", |_| Deed::Status(404), Reason::SourceGone),
         ("other", |_| Deed::Status(412), Reason::SourceChanged),
