@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod agent;
 mod allow;
 mod approve;
 mod backup;
@@ -102,6 +103,8 @@ pub(crate) enum Command {
     Schema(schema::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
+    /// List, serve, fetch and delete the files of a folder for a controller, until stopped
+    Agent(Box<agent::Args>),
     /// Which file belongs on which server
     #[command(subcommand)]
     Placement(placement::Command),
@@ -147,6 +150,7 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<Exit> {
         Command::Kinds(args) => kinds::run(app, &args),
         Command::Schema(args) => schema::run(app, &args),
         Command::Completions(args) => completions::run(app, &args),
+        Command::Agent(args) => Box::pin(agent::run(app, &args)).await,
         Command::Placement(placement::Command::Decide(args)) => placement::decide(app, &args),
         Command::Gocache(args) => Box::pin(gocache::run(app, args)).await,
         Command::Index(index::Command::Inspect(args)) => index::inspect(app, &args).await,
