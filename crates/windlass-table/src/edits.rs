@@ -104,7 +104,7 @@ pub(crate) fn edits(patches: &[Patch], keys: &Keys, hits: Vec<Hit>, files: usize
     }
     Ok(Edits {
         changes,
-        replacements: batch(replacements.iter(), &shape.schema, &shape.types)?,
+        replacements: batch(&replacements, &shape.schema, &shape.types)?,
         inserts: in_order(&inserts, shape)?,
         effects,
         stale,
@@ -113,7 +113,7 @@ pub(crate) fn edits(patches: &[Patch], keys: &Keys, hits: Vec<Hit>, files: usize
 
 /// Rows in the order of the day.
 pub(crate) fn in_order(rows: &[Row], shape: &Shape) -> Result<RecordBatch> {
-    let found = batch(rows.iter(), &shape.schema, &shape.types)?;
+    let found = batch(rows, &shape.schema, &shape.types)?;
     let fields = shape.order.iter().map(|at| SortField::new(shape.types[*at].arrow())).collect();
     let converter = RowConverter::new(fields).map_err(arrow("prepare for sorting rows"))?;
     let columns: Vec<ArrayRef> = shape.order.iter().map(|at| found.column(*at).clone()).collect();

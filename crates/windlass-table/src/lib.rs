@@ -29,6 +29,7 @@ pub mod error;
 pub mod fold;
 pub mod home;
 pub mod import;
+pub mod late;
 pub mod log;
 pub mod merge;
 mod output;

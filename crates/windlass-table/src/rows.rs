@@ -69,18 +69,8 @@ pub fn array<'a>(cells: impl ExactSizeIterator<Item = &'a Cell>, column: &Column
 /// # Errors
 ///
 /// A null where none may be.
-pub fn batch<'a, R>(rows: R, schema: &SchemaRef, types: &[ColumnType]) -> Result<RecordBatch>
-where
-    R: ExactSizeIterator<Item = &'a Row> + Clone,
-{
-    let columns = types
-        .iter()
-        .enumerate()
-        .map(|(at, column)| {
-            let cells: Vec<&Cell> = rows.clone().map(|row| &row[at]).collect();
-            array(cells.into_iter(), column)
-        })
-        .collect();
+pub fn batch(rows: &[Row], schema: &SchemaRef, types: &[ColumnType]) -> Result<RecordBatch> {
+    let columns = types.iter().enumerate().map(|(at, column)| array(rows.iter().map(|row| &row[at]), column)).collect();
     RecordBatch::try_new(schema.clone(), columns).map_err(arrow("put rows together"))
 }
 

@@ -155,7 +155,7 @@ pub(crate) fn read(
     }
     let mut at = HEAD as u64;
     let mut ordinal = 0_u64;
-    let mut buffer = Vec::new();
+    let mut buffer = vec![0; HEADER];
     loop {
         buffer.resize(HEADER, 0);
         let got = fill(&mut reader, &mut buffer, &path)?;

@@ -74,7 +74,7 @@ impl Writer {
         let folder = folder.into();
         std::fs::create_dir_all(&folder).map_err(TableError::disk("make the folder", &folder))?;
         let lock = lock(&folder)?;
-        let (tail, cut) = Tail::open(folder, identity, limits, checkpoint, lock)?;
+        let (tail, cut) = Tail::open(&folder, identity, limits, checkpoint, lock)?;
         let shared = Arc::new(AtomicU64::new(checkpoint.0));
         let pending = Arc::new(AtomicU64::new(tail.pending()));
         let (requests, mut queue) = mpsc::channel(QUEUE);
@@ -240,16 +240,16 @@ struct Tail {
 }
 
 impl Tail {
-    fn open(folder: PathBuf, identity: Identity, limits: Limits, checkpoint: Lsn, lock: File) -> Result<(Self, u64)> {
-        let mut ids = segment::list(&folder)?;
+    fn open(folder: &Path, identity: Identity, limits: Limits, checkpoint: Lsn, lock: File) -> Result<(Self, u64)> {
+        let mut ids = segment::list(folder)?;
         let mut cut = 0;
         // A segment whose header was not finished has no batches: it is begun anew.
         if let Some(newest) = ids.last().copied() {
-            let path = segment::path(&folder, newest);
+            let path = segment::path(folder, newest);
             let length = std::fs::metadata(&path).map_err(TableError::disk("look at", &path))?.len();
             if length < HEAD as u64 {
                 std::fs::remove_file(&path).map_err(TableError::disk("remove the unfinished segment", &path))?;
-                segment::sync_folder(&folder)?;
+                segment::sync_folder(folder)?;
                 cut += length;
                 ids.pop();
             }
@@ -259,16 +259,16 @@ impl Tail {
             Some(newest) => newest,
             None => {
                 let first = checkpoint.segment() + 1;
-                segment::create(&folder, identity, first)?;
+                segment::create(folder, identity, first)?;
                 ids.push(first);
                 first
             }
         };
-        let path = segment::path(&folder, newest);
+        let path = segment::path(folder, newest);
         let fault = || TableError::disk("open the segment", path.clone());
         let file = OpenOptions::new().append(true).open(&path).map_err(fault())?;
         let mut tail = Self {
-            folder: folder.clone(),
+            folder: folder.to_path_buf(),
             identity,
             limits,
             file,
@@ -283,7 +283,7 @@ impl Tail {
             _lock: lock,
         };
         for id in &ids {
-            let end = segment::read(&folder, identity, *id, u64::MAX, *id == newest, |frame, _| {
+            let end = segment::read(folder, identity, *id, u64::MAX, *id == newest, |frame, _| {
                 let lsn = Lsn(frame.lsn);
                 if frame.flags & SENDERS != 0 {
                     tail.senders = serde_json::from_slice(frame.payload).map_err(|error| {

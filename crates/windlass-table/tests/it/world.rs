@@ -25,7 +25,6 @@ pub(crate) struct World {
     pub(crate) folder: TempDir,
     pub(crate) table: Table,
     pub(crate) definition: Definition,
-    pub(crate) context: Context,
     pub(crate) batches: Value,
     source: PathBuf,
     runs: u32,
@@ -44,7 +43,7 @@ impl World {
         let import = Some(source.join("archive"));
         let creation = Creation { import, cutoff: batches["cutoff"].as_i64(), ..Creation::default() };
         let table = Table::create(&home, &definition, creation, &context).await.unwrap();
-        Self { folder, table, definition, context, batches, source: source.to_path_buf(), runs: 0 }
+        Self { folder, table, definition, batches, source: source.to_path_buf(), runs: 0 }
     }
 
     pub(crate) async fn sample(uniqueness: Uniqueness) -> Self {

@@ -1,0 +1,352 @@
+//! The tasks of a run.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use windlass_blob::{Context, Environment, Settings};
+use windlass_engine::TaskContext;
+use windlass_engine::context::Intent;
+use windlass_engine::kind::{Finished, TaskType};
+use windlass_model::effect::{EffectEvent, EffectState};
+use windlass_model::plan::TaskSpec;
+use windlass_model::{ErrorClass, Failure};
+use windlass_table::delta::Add;
+use windlass_table::run::{self, Around, Order};
+use windlass_table::{Day, Table, TableError};
+
+use crate::spec::{Action, BackfillSpec};
+
+/// The task that looks what waits.
+pub(crate) const PLAN: &str = "backfill.plan";
+/// The task that merges a day.
+pub(crate) const MERGE: &str = "backfill.merge";
+/// The task that changes the table.
+pub(crate) const COMMIT: &str = "backfill.commit";
+/// The task that deletes what nobody needs any more.
+pub(crate) const TRIM: &str = "backfill.trim";
+
+/// Runs that one job makes when others change the table all the time.
+const MOST_REPLANS: u64 = 20;
+
+pub(crate) struct PlanTask;
+pub(crate) struct MergeTask;
+pub(crate) struct CommitTask;
+pub(crate) struct TrimTask;
+
+/// What a task works with.
+struct Work {
+    spec: BackfillSpec,
+    table: Table,
+    around: Around,
+}
+
+impl Work {
+    fn of(cx: &TaskContext) -> Result<Self, Failure> {
+        let spec = BackfillSpec::parse(cx.job_spec())?;
+        let context = Context {
+            clock: cx.clock().clone(),
+            entropy: cx.entropy().clone(),
+            environment: Environment::process(),
+            settings: Settings::default(),
+            observer: None,
+        };
+        let table = Table::open(&spec.home(), &context).map_err(|error| failure(&error))?;
+        let mut around = Around::new(cx.clock().clone(), cx.entropy().clone(), cx.work_dir().clone());
+        let cancelled = cx.cancelled().clone();
+        around.go_on = Arc::new(move || if cancelled.is_cancelled() { Err(TableError::Cancelled) } else { Ok(()) });
+        Ok(Self { spec, table, around })
+    }
+
+    fn run(cx: &TaskContext) -> Result<String, Failure> {
+        let run = cx.input().get("run").and_then(Value::as_str);
+        run.map(str::to_owned)
+            .ok_or_else(|| Failure::permanent("invalid_input", "the task does not say of which run it is"))
+    }
+}
+
+/// What an error of the table is to a job.
+pub(crate) fn failure(error: &TableError) -> Failure {
+    let class = match error {
+        TableError::Cancelled => return Failure::interrupted(),
+        error if error.may_pass() => ErrorClass::Transient,
+        _ => ErrorClass::Permanent,
+    };
+    Failure::new(error.code(), class, error.to_string())
+}
+
+fn round(cx: &TaskContext) -> u64 {
+    cx.input().get("round").and_then(Value::as_u64).unwrap_or(0)
+}
+
+fn replans(cx: &TaskContext) -> u64 {
+    cx.input().get("replans").and_then(Value::as_u64).unwrap_or(0)
+}
+
+/// The first task of round `round`.
+fn plan_task(cx: &TaskContext, round: u64, replans: u64) -> TaskSpec {
+    cx.new_task(PLAN, format!("round-{round:04}"))
+        .input(json!({ "round": round, "replans": replans }))
+        .requires(cx.spec().id)
+}
+
+#[async_trait]
+impl TaskType for PlanTask {
+    fn name(&self) -> &'static str {
+        PLAN
+    }
+
+    fn changes_outside(&self) -> bool {
+        // It writes what its followers read, under a name of its own beside the table, which nobody else looks at.
+        false
+    }
+
+    async fn run(&self, cx: &TaskContext) -> Result<Finished, Failure> {
+        let work = Work::of(cx)?;
+        let round = round(cx);
+        let order = Order {
+            run: format!("{}-{round}", cx.job()).to_lowercase(),
+            shard: work.spec.shard,
+            archive_to: archive_to(&work, cx).await?,
+            most_bytes: work.spec.most_bytes(),
+        };
+        let planned = run::plan(&work.table, &order, &work.around).await.map_err(|error| failure(&error))?;
+        let Some(plan) = planned else {
+            return Ok(Finished::with(json!({ "round": round, "nothing": true })));
+        };
+        let days: Vec<Value> = plan
+            .days
+            .iter()
+            .take(400)
+            .map(|day| json!({ "day": day.day, "rows": day.rows, "bytes": day.bytes, "files": day.base.len() }))
+            .collect();
+        let output = json!({
+            "round": round,
+            "run": plan.run,
+            "rows": plan.counts,
+            "days": days,
+            "days_affected": plan.days.len(),
+            "base_version": plan.base_version,
+            "from_lsn": plan.window.from,
+            "to_lsn": plan.window.to,
+            "log_bytes": plan.log_bytes,
+            "more": plan.more,
+        });
+        let mut commit = cx
+            .new_task(COMMIT, format!("round-{round:04}"))
+            .input(json!({ "run": plan.run, "round": round, "replans": replans(cx), "more": plan.more }))
+            .requires(cx.spec().id);
+        let mut add = Vec::with_capacity(plan.days.len() + 1);
+        for day in &plan.days {
+            let merge = cx
+                .new_task(MERGE, format!("{}/round-{round:04}", day.day))
+                .input(json!({ "run": plan.run, "day": day.day }))
+                .requires(cx.spec().id);
+            commit = commit.requires(merge.id);
+            add.push(merge);
+        }
+        add.push(commit);
+        Ok(Finished { output, add })
+    }
+}
+
+/// Up to when to archive. A later round goes on to where the first one wanted to.
+async fn archive_to(work: &Work, cx: &TaskContext) -> Result<Option<i64>, Failure> {
+    // What is archived in the first round needs no archiving in those that only catch up with the log.
+    if work.spec.action == Action::Backfill || round(cx) > replans(cx) {
+        return Ok(None);
+    }
+    if let Some(cutoff) = work.spec.cutoff {
+        return Ok(Some(cutoff));
+    }
+    let snapshot = work.table.snapshot().await.map_err(|error| failure(&error))?;
+    let definition = snapshot.definition().map_err(|error| failure(&error))?;
+    let delay = work.spec.delay.map_or(definition.delay_seconds, |delay| delay.0.as_secs());
+    Ok(Some(cx.clock().wall().as_second().saturating_sub_unsigned(delay)))
+}
+
+#[async_trait]
+impl TaskType for MergeTask {
+    fn name(&self) -> &'static str {
+        MERGE
+    }
+
+    async fn run(&self, cx: &TaskContext) -> Result<Finished, Failure> {
+        let work = Work::of(cx)?;
+        let run = Work::run(cx)?;
+        let day = cx.input().get("day").and_then(|day| serde_json::from_value::<Day>(day.clone()).ok());
+        let day =
+            day.ok_or_else(|| Failure::permanent("invalid_input", "the task does not say which day it merges"))?;
+        let plan = run::load_plan(&work.table, &run).await.map_err(|error| failure(&error))?;
+        // Each attempt makes objects of new names, and numbers of their own in the ledger.
+        let first = cx.effects().iter().map(|effect| effect.n + 1).max().unwrap_or(0);
+        let number = |n: usize| first.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
+        let announced = AtomicBool::new(false);
+        let announce = |keys: Vec<String>| {
+            announced.store(true, Ordering::Relaxed);
+            async move {
+                let intents = keys.into_iter().enumerate().map(|(n, key)| Intent {
+                    n: number(n),
+                    action: "write".to_owned(),
+                    target: key.clone(),
+                    parameters: json!({ "key": key }),
+                    key,
+                });
+                // Cut short here, the attempt has made nothing yet.
+                cx.intend(intents.collect()).await.map(drop).map_err(|_| TableError::Cancelled)
+            }
+        };
+        let merging = run::merge_day(&work.table, &plan, day, &work.around, announce);
+        let result = cx.outside("merge", merging).await?.map_err(|error| failure(&error))?;
+        let receipt = |add: &Add| Some(json!({ "key": add.path, "bytes": add.size }));
+        if announced.load(Ordering::Relaxed) {
+            for (n, add) in result.adds.iter().enumerate() {
+                cx.settle(number(n), EffectEvent::Made { external_id: None, receipt: receipt(add) }).await?;
+            }
+        }
+        // What earlier attempts were about to make is part of the result, or nobody's.
+        for effect in cx.effects().iter().filter(|effect| effect.state == EffectState::Intended) {
+            let event = match result.adds.iter().find(|add| add.path == effect.key) {
+                Some(add) => EffectEvent::Made { external_id: None, receipt: receipt(add) },
+                None => {
+                    work.table.store().delete(&effect.key).await.map_err(|error| failure(&error.into()))?;
+                    EffectEvent::Gone
+                }
+            };
+            cx.settle(effect.n, event).await?;
+        }
+        Ok(Finished::with(json!({
+            "day": result.day,
+            "keys": result.effects,
+            "rewritten": !result.adds.is_empty() || !result.removes.is_empty(),
+            "files": result.adds.len(),
+            "bytes_read": result.bytes_read,
+            "bytes_written": result.adds.iter().map(|add| add.size).sum::<i64>(),
+        })))
+    }
+
+    async fn undo(&self, _: &TaskContext) -> Result<Finished, Failure> {
+        // What was committed is part of the table, and what was not is deleted by the task that trims.
+        Ok(Finished::default())
+    }
+}
+
+#[async_trait]
+impl TaskType for CommitTask {
+    fn name(&self) -> &'static str {
+        COMMIT
+    }
+
+    async fn run(&self, cx: &TaskContext) -> Result<Finished, Failure> {
+        let work = Work::of(cx)?;
+        let run = Work::run(cx)?;
+        let plan = run::load_plan(&work.table, &run).await.map_err(|error| failure(&error))?;
+        let intent = Intent {
+            n: 0,
+            action: "commit".to_owned(),
+            key: run.clone(),
+            target: work.table.descriptor().url.clone(),
+            parameters: json!({ "run": run, "to_lsn": plan.window.to }),
+        };
+        cx.intend(vec![intent]).await?;
+        let done = cx.outside("commit", run::commit(&work.table, &plan, &work.around)).await?;
+        let done = done.map_err(|error| failure(&error))?;
+        let event = match &done.replan {
+            None => EffectEvent::Made {
+                external_id: done.committed_version.map(|version| version.to_string()),
+                receipt: Some(json!({ "version": done.committed_version, "already": done.already })),
+            },
+            Some(_) => EffectEvent::Gone,
+        };
+        cx.settle(0, event).await?;
+        let (round, replans) = (round(cx), replans(cx));
+        if let Some(why) = &done.replan {
+            cx.warn(
+                "conflict",
+                format!("the table changed while round {round} was merged, which is planned anew: {why}"),
+            )
+            .await;
+            if replans + 1 >= MOST_REPLANS {
+                return Err(Failure::permanent(
+                    "conflict",
+                    format!("{MOST_REPLANS} runs in a row met changes of others, the last one: {why}"),
+                )
+                .hint("find out who changes the table all the time, or submit the job again later"));
+            }
+        }
+        let more = cx.input().get("more").and_then(Value::as_bool).unwrap_or(false);
+        let next = done.replan.is_some() || more || done.already;
+        let trim = cx
+            .new_task(TRIM, format!("round-{round:04}"))
+            .input(json!({
+                "run": run,
+                "round": round,
+                "replans": if done.replan.is_some() { replans + 1 } else { replans },
+                "next": next,
+            }))
+            .requires(cx.spec().id);
+        let output = json!({
+            "round": round,
+            "committed_version": done.committed_version,
+            "already": done.already,
+            "replan": done.replan,
+            "metrics": small(done.metrics),
+        });
+        Ok(Finished { output, add: vec![trim] })
+    }
+
+    async fn undo(&self, _: &TaskContext) -> Result<Finished, Failure> {
+        Err(Failure::permanent(
+            "cannot_undo",
+            "a version of a table is not taken back, because others may have read it",
+        )
+        .hint("earlier versions can be read with `windlass table scan --version N` until vacuum deletes their files"))
+    }
+}
+
+/// Counters without what grows with the number of days.
+fn small(mut metrics: Value) -> Value {
+    if let Some(metrics) = metrics.as_object_mut() {
+        let too_many = metrics.get("by_day").and_then(Value::as_object).is_some_and(|days| days.len() > 400);
+        if too_many {
+            metrics.remove("by_day");
+            metrics.remove("days_rewritten");
+        }
+    }
+    metrics
+}
+
+#[async_trait]
+impl TaskType for TrimTask {
+    fn name(&self) -> &'static str {
+        TRIM
+    }
+
+    async fn run(&self, cx: &TaskContext) -> Result<Finished, Failure> {
+        let work = Work::of(cx)?;
+        let run = Work::run(cx)?;
+        let intent = Intent {
+            n: 0,
+            action: "trim".to_owned(),
+            key: run.clone(),
+            target: work.table.home().display().to_string(),
+            parameters: json!({ "run": run }),
+        };
+        cx.intend(vec![intent]).await?;
+        let cleaning = run::clean(&work.table, &run, work.spec.shard, &work.around);
+        let trimmed = cx.outside("trim", cleaning).await?.map_err(|error| failure(&error))?;
+        cx.settle(0, EffectEvent::Made { external_id: None, receipt: None }).await?;
+        // Reading the table becomes quicker by it, and nothing else.
+        if let Err(error) = run::checkpoint(&work.table, &work.around).await {
+            cx.warn("checkpoint", format!("the table's own checkpoint was not written: {error}")).await;
+        }
+        let next = cx.input().get("next").and_then(Value::as_bool).unwrap_or(false);
+        let add = if next { vec![plan_task(cx, round(cx) + 1, replans(cx))] } else { Vec::new() };
+        Ok(Finished { output: json!({ "log": trimmed.log, "deleted_outputs": trimmed.deleted_outputs }), add })
+    }
+
+    async fn undo(&self, _: &TaskContext) -> Result<Finished, Failure> {
+        Err(Failure::permanent("cannot_undo", "what is merged is no longer in the log, and need not be there again"))
+    }
+}
