@@ -185,7 +185,8 @@ impl Old {
         let mut records: Vec<Record> = self.agent.transfers.old_tasks().iter().map(|one| one.record()).collect();
         records.retain(|record| record.name() == Some(name) && record.state.ended());
         records.sort_by_key(|record| std::cmp::Reverse(record.ended_at));
-        let failures = records.iter().take_while(|record| record.state == TransferState::Failed).count();
+        let failed = |record: &&Record| record.state == TransferState::Failed && record.reason != Some(Reason::Exists);
+        let failures = records.iter().take_while(failed).count();
         let minutes = 1_i64 << failures.checked_sub(1)?.min(6);
         let until = records.first()?.ended_at? + minutes.min(60) * 60;
         (self.agent.clock.wall().as_second() < until).then_some(until)

@@ -467,6 +467,7 @@ impl Transfers {
     pub(crate) async fn work(self: Arc<Self>, stop: CancellationToken) {
         let mut running = JoinSet::new();
         let most = usize::try_from(self.settings.max_concurrent.max(1)).unwrap_or(1);
+        let mut sweep = self.clock.sleep(SWEEP_EVERY);
         loop {
             while running.len() < most {
                 let Some(transfer) = self.table().queue.pop_front() else { break };
@@ -482,7 +483,8 @@ impl Transfers {
                         tracing::error!(%error, "a transfer broke off; it goes on when the agent starts again");
                     }
                 }
-                () = self.clock.sleep(SWEEP_EVERY) => {
+                () = &mut sweep => {
+                    sweep = self.clock.sleep(SWEEP_EVERY);
                     let all = self.clone();
                     let _ = tokio::task::spawn_blocking(move || all.sweep()).await;
                 }
@@ -512,6 +514,8 @@ impl Transfers {
     fn run(&self, transfer: &Arc<Transfer>) {
         let begun = transfer.change(&self.records, |record| {
             record.state = TransferState::Running;
+            // What was about to get its name did not; until it is again, it can be cancelled.
+            record.publishing = None;
             true
         });
         transfer.bytes.store(0, Ordering::SeqCst);

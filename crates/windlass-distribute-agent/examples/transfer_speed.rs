@@ -1,0 +1,116 @@
+//! How fast a file goes from one agent to another on this machine, next to `cp`.
+//!
+//! `transfer_speed [FOLDER] [MEGABYTES] [ROUNDS]` prints the best of the rounds, each with the copy on disk at its end.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use windlass_clock::SystemClock;
+use windlass_distribute_agent::{Agent, AgentConfig};
+
+type Fault = Box<dyn std::error::Error>;
+
+/// A file of bytes that no disk makes smaller.
+fn fill(path: &Path, megabytes: u64) -> Result<(), Fault> {
+    let mut reader = blake3::Hasher::new().finalize_xof();
+    let mut file = std::fs::File::create(path)?;
+    let mut block = vec![0; 1 << 20];
+    for _ in 0..megabytes {
+        reader.fill(&mut block);
+        file.write_all(&block)?;
+    }
+    Ok(file.sync_all()?)
+}
+
+fn synced(path: &Path) -> Result<(), Fault> {
+    std::fs::File::open(path)?.sync_all()?;
+    Ok(std::fs::File::open(path.parent().ok_or("no folder")?)?.sync_all()?)
+}
+
+/// Runs a program, and puts what it wrote on disk.
+fn copied(command: &mut Command, to: &Path) -> Result<(), Fault> {
+    if !command.stdout(Stdio::null()).stderr(Stdio::null()).status()?.success() {
+        return Err(format!("{command:?} failed").into());
+    }
+    synced(to)
+}
+
+async fn agent(folder: PathBuf, source: &Path) -> Result<String, Fault> {
+    let mut config = AgentConfig::new("127.0.0.1:0".parse()?, folder);
+    config.source_dirs.push(source.to_owned());
+    config.transfers.usage_limit_percent = 100;
+    if let Ok(parts) = std::env::var("WINDLASS_PARALLEL_PARTS") {
+        config.transfers.parallel_parts = parts.parse()?;
+    }
+    let listening = Agent::bind(config, SystemClock::real()).await?;
+    let address = listening.local_addr().to_string();
+    tokio::spawn(listening.run(CancellationToken::new()));
+    Ok(address)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Fault> {
+    let words: Vec<String> = std::env::args().collect();
+    let folder = words.get(1).map_or_else(std::env::temp_dir, PathBuf::from);
+    let megabytes: u64 = words.get(2).map_or(Ok(1024), |word| word.parse())?;
+    let rounds: u32 = words.get(3).map_or(Ok(3), |word| word.parse())?;
+    let scratch = tempfile::tempdir_in(&folder)?;
+    let root = scratch.path().canonicalize()?;
+    let (from, to) = (root.join("from"), root.join("to"));
+    std::fs::create_dir(&from)?;
+    std::fs::create_dir(&to)?;
+    let file = from.join("film");
+    fill(&file, megabytes)?;
+    let size = megabytes << 20;
+    let (source, target) = (agent(from.clone(), &root).await?, agent(to.clone(), &root).await?);
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let clock = SystemClock::real();
+    let mut best = [Duration::MAX; 4];
+    for round in 0..rounds {
+        for (kind, best) in best.iter_mut().enumerate() {
+            let name = format!("copy-{kind}-{round}");
+            let path = to.join(&name);
+            let began = clock.monotonic();
+            match kind {
+                0 => copied(Command::new("cp").arg(&file).arg(&path), &path)?,
+                1 => {
+                    let url = format!("http://{source}/v2/files/film");
+                    copied(Command::new("curl").args(["-sf", "--noproxy", "*", "-o"]).arg(&path).arg(url), &path)?;
+                }
+                _ => {
+                    let from = match kind {
+                        2 => json!({ "url": format!("http://{source}"), "path_name": "film" }),
+                        _ => json!({ "path": file }),
+                    };
+                    let order = json!({ "id": name, "name": name, "size": size, "source": from });
+                    let url = format!("http://{target}/v2/transfers/{name}");
+                    let put = client.put(&url).header("windlass-controller", "speed").header("windlass-term", "1");
+                    put.body(order.to_string()).send().await?.error_for_status()?;
+                    let mut report = json!({ "state": "queued", "revision": 0 });
+                    while report["state"] != "done" {
+                        if report["state"] == "failed" {
+                            return Err(report.to_string().into());
+                        }
+                        let poll = format!("{url}?wait=60&seen={}", report["revision"]);
+                        report = serde_json::from_slice(&client.get(poll).send().await?.bytes().await?)?;
+                    }
+                }
+            }
+            *best = (*best).min(clock.monotonic() - began);
+            std::fs::remove_file(&path)?;
+        }
+    }
+    let speed = |time: Duration| size as f64 / 1e6 / time.as_secs_f64();
+    let cp = speed(best[0]);
+    let names = ["cp", "curl from the agent", "agent to agent", "agent from a folder"];
+    for (name, time) in names.into_iter().zip(best) {
+        let speed = speed(time);
+        writeln!(std::io::stdout(), "{name:>20}: {speed:7.0} MB/s, {:.2} of cp", speed / cp)?;
+    }
+    Ok(())
+}
