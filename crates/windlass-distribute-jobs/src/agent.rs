@@ -338,6 +338,27 @@ impl Agent {
     }
 }
 
+/// A document at an address.
+pub(crate) async fn fetch(url: &str, token: Option<&str>, clock: &SharedClock) -> Result<serde_json::Value, CallFault> {
+    let client = CLIENT.as_ref().map_err(|why| CallFault::Here(format!("connections cannot be set up: {why}")))?;
+    let mut request = client.get(url);
+    if let Some(token) = token {
+        request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let patience = Duration::from_secs(10);
+    let answer = async {
+        let response = request.send().await.map_err(|error| CallFault::Broken(error.without_url().to_string()))?;
+        let status = response.status().as_u16();
+        let body = response.bytes().await.map_err(|error| CallFault::Odd(error.without_url().to_string()))?;
+        if status != 200 {
+            let message = String::from_utf8_lossy(&body).trim().chars().take(300).collect();
+            return Err(CallFault::Refused { status, code: String::new(), message });
+        }
+        serde_json::from_slice(&body).map_err(|error| CallFault::Odd(error.to_string()))
+    };
+    deadline(&**clock, patience, answer).await.unwrap_or(Err(CallFault::NoAnswer))
+}
+
 fn refused(answer: &Answer) -> CallFault {
     let refusal = serde_json::from_slice::<Refusal>(&answer.body).ok();
     let reason = StatusCode::from_u16(answer.status).ok().and_then(|status| status.canonical_reason());

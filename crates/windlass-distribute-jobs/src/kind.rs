@@ -108,11 +108,11 @@ impl Kind for DistributeKind {
             let order: DeleteOrder = serde_json::from_value(end.task.input.clone()).ok()?;
             lines.push(format!("would delete {} on {}: {}", order.name, order.node, order.because));
         }
-        for end in ends.iter().filter(|end| end.task.task_type != DELETE) {
+        for end in ends.iter().filter(|end| [COPY, COPY_LEGACY].contains(&end.task.task_type.as_str())) {
             let order: CopyOrder = serde_json::from_value(end.task.input.clone()).ok()?;
             let (name, from, to) = (&order.name, &order.source, &order.destination);
             lines.push(format!("would copy {name} from {from} to {to}: {}", order.because));
         }
-        Some(if lines.is_empty() { "nothing would move now".to_owned() } else { lines.join("\n") })
+        (!lines.is_empty()).then(|| lines.join("\n"))
     }
 }

@@ -10,6 +10,7 @@
 //! * `board` answers old agents and people, `pages` is what people see, `status` what the job's page draws.
 
 mod agent;
+pub mod ask;
 mod board;
 mod copy;
 mod delete;

@@ -62,12 +62,12 @@ pub(crate) async fn round(keepers: &Keepers, cx: &ReconcileContext) -> Result<Re
         .await
         .map_err(|error| Failure::transient("planning_stopped", format!("the plan was not made: {error}")))??;
     let again = planned.again;
-    let add = if keeper.spec.dry_run { Vec::new() } else { tasks(cx, &keeper.spec, planned) };
+    let add = if keeper.spec.dry_run { Vec::new() } else { tasks(cx, &keeper.spec, &planned) };
     let next = if again { Duration::from_secs(1) } else { EVERY };
     Ok(Reconciled::add(add).status(summary, document).next(next))
 }
 
-fn tasks(cx: &ReconcileContext, spec: &crate::spec::DistributeSpec, planned: Planned) -> Vec<TaskSpec> {
+fn tasks(cx: &ReconcileContext, spec: &crate::spec::DistributeSpec, planned: &Planned) -> Vec<TaskSpec> {
     let mut tasks: Vec<TaskSpec> = Vec::with_capacity(planned.deletes.len() + planned.copies.len());
     for order in &planned.deletes {
         let task = cx.task(DELETE, resource(&order.name, Some(&order.node)));

@@ -138,9 +138,17 @@ pub async fn make(store: &dyn Store, kinds: &Kinds, id: JobId, now: Timestamp) -
         unsuccessful,
         leftovers,
         warnings,
-        summary: kind.map(|kind| kind.summarize(&image.record.spec, &ends)).unwrap_or_default(),
+        summary: with_last_round(kind.map(|kind| kind.summarize(&image.record.spec, &ends)).unwrap_or_default(), &image),
         status: image.status.clone(),
     })
+}
+
+/// A kind's summary, with what the last round of a standing job said under `now`.
+fn with_last_round(mut summary: Value, image: &JobImage) -> Value {
+    if let (Value::Object(members), Some(rounds)) = (&mut summary, &image.rounds) {
+        members.entry("now").or_insert_with(|| rounds.record.status.clone());
+    }
+    summary
 }
 
 /// The code of log entries about things that were found outside and are in no ledger. Their fields are a

@@ -1,5 +1,6 @@
 //! Pictures of the kinds: what a job of a kind did to its data, drawn from the kind's part of the report.
 
+mod distribute;
 mod gocache;
 
 use maud::{Markup, html};
@@ -13,6 +14,7 @@ const ROWS: usize = 200;
 /// The picture of a kind, where there is one and the report has what it needs.
 pub(crate) fn of_kind(kind: &str, summary: &Value) -> Option<Markup> {
     match kind {
+        "distribute" => distribute::of(summary),
         "gocache" => gocache::of(summary),
         "rebalance" => vectors(summary),
         _ => None,

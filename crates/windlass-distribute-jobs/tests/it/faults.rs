@@ -15,6 +15,7 @@ struct Ground {
     rig: Rig,
     job: windlass_model::JobId,
     a: String,
+    all: [String; 3],
     _engine: windlass_engine::Engine,
 }
 
@@ -30,7 +31,7 @@ async fn ground() -> Ground {
     let job = rig.submit(&engine, rig.spec(&source, &[&a, &b])).await;
     rig.settled(job).await;
     assert_eq!((rig.nodes.copies().len(), rig.nodes.deletes().len()), (0, 0));
-    Ground { rig, job, a, _engine: engine }
+    Ground { rig, job, all: [source, a.clone(), b], a, _engine: engine }
 }
 
 impl Ground {
@@ -57,14 +58,14 @@ impl Ground {
 #[tokio::test]
 async fn a_listing_that_is_cut_an_error_or_a_page_is_none() {
     let ground = ground().await;
-    ground.lie(Lie::Cut, "did not come").await;
+    ground.lie(Lie::Cut, "was cut after").await;
     ground.lie(Lie::Error, "status 500").await;
     ground.lie(Lie::Page, "did not come").await;
 }
 
 #[tokio::test]
 async fn a_listing_that_does_not_end_is_none() {
-    ground().await.lie(Lie::Slow, "did not come").await;
+    ground().await.lie(Lie::Slow, "was cut after").await;
 }
 
 #[tokio::test]
@@ -115,11 +116,10 @@ async fn an_origin_that_is_not_mounted_says_nothing() {
 #[tokio::test]
 async fn a_clock_that_is_off_by_a_day_stops_deletes() {
     let ground = ground().await;
-    let all = [ground.a.clone()];
-    for address in &all {
-        ground.rig.nodes.lie(address, Lie::Clock);
-    }
-    // One of three: it is that node's clock, and no reason to stop.
-    ground.rig.settled(ground.job).await;
-    assert_eq!(ground.rig.nodes.deletes(), Vec::<String>::new());
+    ground.all.iter().for_each(|address| ground.rig.nodes.lie(address, Lie::Clock));
+    ground
+        .told("off those of the nodes: nothing is deleted", || {
+            ground.all.iter().for_each(|address| ground.rig.nodes.lie(address, Lie::None));
+        })
+        .await;
 }

@@ -37,6 +37,7 @@ async fn agent(rig: std::sync::Arc<Rig>, listen: String, own: String, honest: bo
 async fn ground(
     honest: bool,
 ) -> (std::sync::Arc<Rig>, windlass_engine::Engine, windlass_model::JobId, String, String, tokio::task::JoinSet<()>) {
+    windlass_blob::install_crypto_provider();
     let rig = std::sync::Arc::new(Rig::new(&[("A.mpg", 100), ("B b.mpg", 100)]));
     let source = rig.nodes.start(1_000, &[]).await;
     let a = rig.nodes.start(1_000, &[]).await;

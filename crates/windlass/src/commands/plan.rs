@@ -123,7 +123,16 @@ impl Shown {
         let warnings = preview.log.iter().filter(|entry| entry.level == Level::Warn);
         Self {
             request: request.clone(),
-            description: kind.and_then(|kind| kind.describe_plan(&request.spec, &preview.looked)),
+            description: kind.and_then(|kind| {
+                // What a round would add says what moves, where there is nothing to look at first.
+                let pending = preview.would_run.iter().map(|task| windlass_engine::TaskEnd {
+                    task: task.clone(),
+                    outcome: None,
+                    output: None,
+                });
+                let looked = kind.describe_plan(&request.spec, &preview.looked);
+                looked.or_else(|| kind.describe_plan(&request.spec, &pending.collect::<Vec<_>>()))
+            }),
             summary: kind.map(|kind| kind.summarize(&request.spec, &preview.looked)),
             failure: preview.status.failure.as_deref().cloned(),
             looked: looked.collect(),
