@@ -8,17 +8,25 @@ use windlass_model::{Digest, TaskId};
 
 use crate::inventory::{Instance, Inventory, Rule, Subnet};
 use crate::mark;
-use crate::spec::{Condition, Mode, RecoverSpec};
+use crate::spec::{Condition, Mode, RecoverSpec, VolumePlan};
 use crate::task::{diagnose, flavor, instance, keypair, neutron::Sort, router, tenant, volume};
 
 /// External networks of the protected site, by id, as ids of the target site.
 pub(crate) type Externals = BTreeMap<String, String>;
 
+/// What was found at the target site.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) externals: Externals,
+    /// The replica of each volume, by id.
+    pub(crate) replicas: BTreeMap<String, String>,
+}
+
 /// Builds tasks.
 pub(crate) struct Graph<'a, F> {
     spec: &'a RecoverSpec,
     inventory: &'a Inventory,
-    externals: &'a Externals,
+    found: &'a Found,
     new: F,
     tasks: Vec<TaskSpec>,
     ids: HashMap<(&'static str, String), TaskId>,
@@ -32,10 +40,10 @@ fn value<T: serde::Serialize>(thing: &T) -> Value {
 pub(crate) fn build<F: Fn(&str, String) -> TaskSpec>(
     spec: &RecoverSpec,
     inventory: &Inventory,
-    externals: &Externals,
+    found: &Found,
     new: F,
 ) -> Vec<TaskSpec> {
-    let mut graph = Graph { spec, inventory, externals, new, tasks: Vec::new(), ids: HashMap::new() };
+    let mut graph = Graph { spec, inventory, found, new, tasks: Vec::new(), ids: HashMap::new() };
     let chosen = chosen(spec, inventory);
     for one in chosen {
         graph.instance(one);
@@ -170,10 +178,12 @@ impl<F: Fn(&str, String) -> TaskSpec> Graph<'_, F> {
             return Some(known);
         }
         let found = self.inventory.networks.iter().find(|one| one.id == id && !one.external)?.clone();
-        let mut body = json!({
-            "name": found.name, "description": found.description, "admin_state_up": found.admin_state_up,
-            "port_security_enabled": found.port_security,
-        });
+        let mut body =
+            json!({ "name": found.name, "description": found.description, "admin_state_up": found.admin_state_up });
+        // Sites without the extension refuse to be told what is usual.
+        if !found.port_security {
+            body["port_security_enabled"] = false.into();
+        }
         if let Some(mtu) = found.mtu {
             body["mtu"] = mtu.into();
         }
@@ -261,7 +271,7 @@ impl<F: Fn(&str, String) -> TaskSpec> Graph<'_, F> {
             .flat_map(|one| one.nics.iter().map(|nic| nic.network.as_str()))
             .collect();
         found.interfaces.retain(|interface| needed.contains(interface.network.as_str()));
-        let external = found.external.as_ref().and_then(|network| self.externals.get(network)).cloned();
+        let external = found.external.as_ref().and_then(|network| self.found.externals.get(network)).cloned();
         let parts: Vec<(TaskId, TaskId)> = found
             .interfaces
             .clone()
@@ -299,7 +309,7 @@ impl<F: Fn(&str, String) -> TaskSpec> Graph<'_, F> {
             return Some(known);
         }
         let found = self.inventory.floating_ips.iter().find(|one| one.id == id)?.clone();
-        let network = self.externals.get(&found.network)?.clone();
+        let network = self.found.externals.get(&found.network)?.clone();
         let mut body = json!({ "floating_network_id": network, "description": found.description });
         if self.spec.mode == Mode::Migrate && self.spec.map.keep_addresses {
             body["floating_ip_address"] = found.address.clone().into();
@@ -314,7 +324,11 @@ impl<F: Fn(&str, String) -> TaskSpec> Graph<'_, F> {
         let found = self.inventory.volumes.iter().find(|one| one.id == id)?.clone();
         let project = self.tenant(&found.tenant)?;
         let name = found.name.clone();
-        let input = json!({ "volume": found, "plan": self.spec.volumes });
+        // Of the replicas only its own: the list may be long.
+        let replicas =
+            self.found.replicas.get(id).map(|replica| (id.to_owned(), replica.clone())).into_iter().collect();
+        let plan = VolumePlan::CinderNative { replicas };
+        let input = json!({ "volume": found, "plan": plan });
         let copy = self
             .task(volume::COPY, id, &name)
             .requires(project)

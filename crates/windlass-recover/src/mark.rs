@@ -34,6 +34,14 @@ pub(crate) fn described(text: &str, mark: &str) -> String {
     format!("{} {mark}", &text[..end])
 }
 
+/// A description without the mark of an earlier recovery.
+pub(crate) fn stripped(text: &str) -> &str {
+    match text.rfind(&format!("[{PREFIX}")) {
+        Some(at) if text.ends_with(']') => text[..at].trim_end(),
+        _ => text,
+    }
+}
+
 /// Whether a description carries this mark.
 pub(crate) fn is_in(description: Option<&str>, mark: &str) -> bool {
     description.is_some_and(|text| text.ends_with(&format!("[{mark}]")))
@@ -55,6 +63,8 @@ mod tests {
         let text = "ä".repeat(200);
         let described = described(&text, "wl:x:y:0");
         assert!(described.len() <= LONGEST && is_in(Some(&described), "wl:x:y:0"), "{described}");
+        assert_eq!(stripped("shop [wl:x:y:0]"), "shop");
+        assert_eq!((stripped("[wl:x:y:0]"), stripped("a [b]")), ("", "a [b]"));
         assert!(!is_in(Some(&described), "wl:x:y:1") && !is_in(None, "wl:x:y:0"));
     }
 }

@@ -16,6 +16,11 @@ fn text(value: &Value, name: &str) -> String {
     value[name].as_str().unwrap_or_default().to_owned()
 }
 
+/// As somebody wrote it, not as an earlier recovery marked it.
+fn description(value: &Value) -> String {
+    crate::mark::stripped(value["description"].as_str().unwrap_or_default()).to_owned()
+}
+
 fn maybe(value: &Value, name: &str) -> Option<String> {
     value[name].as_str().map(str::to_owned)
 }
@@ -87,7 +92,7 @@ impl Reading<'_> {
                 id: text(server, "id"),
                 tenant: text(server, "tenant_id"),
                 name: text(server, "name"),
-                description: text(server, "description"),
+                description: description(server),
                 flavor: flavor.name.clone(),
                 keypair: maybe(server, "key_name").filter(|name| !name.is_empty()),
                 zone: maybe(server, "OS-EXT-AZ:availability_zone").filter(|zone| !zone.is_empty()),
@@ -137,7 +142,7 @@ impl Reading<'_> {
                     id: id.clone(),
                     tenant: text(&found, "os-vol-tenant-attr:tenant_id"),
                     name: text(&found, "name"),
-                    description: text(&found, "description"),
+                    description: description(&found),
                     size_gib: number(&found, "size"),
                     bootable: text(&found, "bootable") == "true",
                     multiattach: found["multiattach"] == true,
@@ -169,7 +174,7 @@ impl Reading<'_> {
                     tenant: text(one, "project_id"),
                     network: text(one, "floating_network_id"),
                     address: text(one, "floating_ip_address"),
-                    description: text(one, "description"),
+                    description: description(one),
                 });
             }
             let addresses = items(&port["fixed_ips"])
@@ -219,7 +224,7 @@ impl Reading<'_> {
                 id: id.clone(),
                 tenant: text(&found, "project_id"),
                 name: text(&found, "name"),
-                description: text(&found, "description"),
+                description: description(&found),
                 admin_state_up: found["admin_state_up"] != false,
                 external: maybe(gateway, "network_id"),
                 snat: gateway["enable_snat"].as_bool(),
@@ -236,7 +241,7 @@ impl Reading<'_> {
                 id: id.clone(),
                 tenant: text(&found, "project_id"),
                 name: text(&found, "name"),
-                description: text(&found, "description"),
+                description: description(&found),
                 admin_state_up: found["admin_state_up"] != false,
                 mtu: found["mtu"].as_u64().and_then(|mtu| u32::try_from(mtu).ok()),
                 port_security: found["port_security_enabled"] != false,
@@ -250,7 +255,7 @@ impl Reading<'_> {
                     id: text(&one, "id"),
                     network: id.clone(),
                     name: text(&one, "name"),
-                    description: text(&one, "description"),
+                    description: description(&one),
                     cidr: text(&one, "cidr"),
                     ip_version: if one["ip_version"] == 6 { 6 } else { 4 },
                     enable_dhcp: one["enable_dhcp"] != false,
@@ -287,7 +292,7 @@ impl Reading<'_> {
                     port_max: rule["port_range_max"].as_u64().and_then(|port| u32::try_from(port).ok()),
                     remote_prefix: maybe(rule, "remote_ip_prefix"),
                     remote_group: maybe(rule, "remote_group_id"),
-                    description: text(rule, "description"),
+                    description: description(rule),
                 })
                 .collect();
             open.extend(rules.iter().filter_map(|rule| rule.remote_group.clone()));
@@ -295,7 +300,7 @@ impl Reading<'_> {
                 id,
                 tenant: text(&found, "project_id"),
                 name: text(&found, "name"),
-                description: text(&found, "description"),
+                description: description(&found),
                 rules,
             });
         }
@@ -332,7 +337,7 @@ impl Reading<'_> {
             self.inventory.tenants.push(Tenant {
                 id,
                 name: text(&found, "name"),
-                description: text(&found, "description"),
+                description: description(&found),
                 enabled: found["enabled"] != false,
                 quotas,
             });

@@ -1,6 +1,6 @@
 //! `recover.survey`: reads, checks everything against the target site, and only then says what is to be made.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -29,6 +29,8 @@ pub struct Survey {
     /// What is wrong, and what somebody should know.
     pub findings: Vec<Finding>,
     pub(crate) externals: Externals,
+    /// The replica of each volume, by id.
+    pub(crate) replicas: BTreeMap<String, String>,
 }
 
 /// Reads the inventory, unless the spec has one, and compares plan, inventory and target site.
@@ -57,6 +59,7 @@ pub(crate) async fn survey(sites: &Sites, clock: &SharedClock, spec: &RecoverSpe
     let mut found = findings::of_plan(spec, &inventory);
     let target = sites.cloud(&spec.target, clock)?;
     let mut externals = Externals::new();
+    let mut replicas = BTreeMap::new();
     match target.roles(&Scope::Home).await {
         Err(fault) if fault.may_pass() => return Err(work::failure(&fault)),
         Err(fault) => {
@@ -73,13 +76,14 @@ pub(crate) async fn survey(sites: &Sites, clock: &SharedClock, spec: &RecoverSpe
                 );
                 found.push(Finding::warning("role_admin", text));
             }
-            let mut look = Look { spec, inventory: &inventory, cloud: &target, found: &mut found };
+            let mut look =
+                Look { spec, inventory: &inventory, cloud: &target, found: &mut found, replicas: &mut replicas };
             externals = look.all().await.map_err(|fault| work::failure(&fault))?;
         }
     }
     found.sort();
     found.dedup();
-    Ok(Survey { inventory, findings: found, externals })
+    Ok(Survey { inventory, findings: found, externals, replicas })
 }
 
 /// Looks at the target site.
@@ -88,6 +92,7 @@ struct Look<'a> {
     inventory: &'a Inventory,
     cloud: &'a Cloud,
     found: &'a mut Vec<Finding>,
+    replicas: &'a mut BTreeMap<String, String>,
 }
 
 impl Look<'_> {
@@ -183,7 +188,9 @@ impl Look<'_> {
                     );
                     self.block("replica_size", text);
                 }
-                Some(_) => {}
+                Some(replica) => {
+                    self.replicas.insert(volume.id.clone(), work::id_of(&replica).unwrap_or_default());
+                }
             }
         }
         Ok(())
@@ -300,7 +307,7 @@ impl TaskType for SurveyTask {
 
     async fn run(&self, cx: &TaskContext) -> Result<Finished, Failure> {
         let spec = RecoverSpec::parse(cx.job_spec())?;
-        let Survey { inventory, findings, externals } = survey(&self.0, cx.clock(), &spec).await?;
+        let Survey { inventory, findings, externals, replicas } = survey(&self.0, cx.clock(), &spec).await?;
         let blocking: Vec<&Finding> = findings.iter().filter(|finding| finding.blocks).collect();
         if !blocking.is_empty() {
             let text = format!(
@@ -319,7 +326,7 @@ impl TaskType for SurveyTask {
             cx.warn(&format!("recover.{}", finding.code), finding.text.clone()).await;
         }
         let me = cx.spec().id;
-        let tasks = graph::build(&spec, &inventory, &externals, |task_type, resource| {
+        let tasks = graph::build(&spec, &inventory, &graph::Found { externals, replicas }, |task_type, resource| {
             cx.new_task(task_type, resource).requires(me)
         });
         let age = |taken: jiff::Timestamp| cx.clock().wall().as_second() - taken.as_second();

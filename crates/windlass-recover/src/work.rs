@@ -120,9 +120,13 @@ impl<'a> Work<'a> {
             // Nobody has ever made it with this mark.
             None => None,
             Some(EffectState::Intended) => self.look_twice(&look).await?,
-            Some(EffectState::Made | EffectState::Gone | EffectState::Kept) => {
-                look().await.map_err(|fault| failure(&fault))?
+            // In the ledger nothing comes back.
+            Some(EffectState::Gone) => {
+                let text =
+                    format!("the {} of this task was removed, and what came of it is not there any more", step.kind);
+                return Err(Failure::permanent("removed_before", text).hint("undo the job and submit it again"));
             }
+            Some(EffectState::Made | EffectState::Kept) => look().await.map_err(|fault| failure(&fault))?,
         };
         let made = match found {
             Some(found) => found,

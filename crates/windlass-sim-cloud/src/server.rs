@@ -57,7 +57,16 @@ impl SimCloud {
     ///
     /// When there is no port to listen on.
     pub async fn start(options: Options, clock: SharedClock) -> std::io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        Self::start_on(options, clock, 0).await
+    }
+
+    /// Starts a cloud on this port of this machine; 0: a free one.
+    ///
+    /// # Errors
+    ///
+    /// When the port is taken.
+    pub async fn start_on(options: Options, clock: SharedClock, port: u16) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
         let address = listener.local_addr()?;
         let state = Arc::new(Mutex::new(State::new(options)));
         let shared = state.clone();

@@ -244,6 +244,7 @@ impl State {
             "project_id",
             "tenant_id",
             "metadata",
+            "is_public",
         ];
         let fits = |value: &&Value| {
             let project = ask.query.get("project_id").or_else(|| ask.query.get("tenant_id"));

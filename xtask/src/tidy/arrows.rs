@@ -14,7 +14,7 @@ pub(super) struct Package {
 }
 
 /// The crates below the kinds, and which of ours each may use. What is not listed is a kind.
-const GROUND: [(&str, &[&str]); 16] = [
+const GROUND: [(&str, &[&str]); 19] = [
     ("windlass-clock", &[]),
     ("windlass-model", &[]),
     ("windlass-store", &["windlass-clock", "windlass-model"]),
@@ -22,10 +22,13 @@ const GROUND: [(&str, &[&str]); 16] = [
     ("windlass-store-etcd", &["windlass-clock", "windlass-store"]),
     ("windlass-engine", &["windlass-clock", "windlass-model", "windlass-store"]),
     ("windlass-blob", &["windlass-clock"]),
+    ("windlass-distribute", &["windlass-clock"]),
     ("windlass-gocache", &["windlass-blob", "windlass-clock", "windlass-gocache-remote"]),
     ("windlass-gocache-remote", &["windlass-blob", "windlass-clock"]),
     ("windlass-distribute-agent", &["windlass-clock", "windlass-distribute"]),
     ("windlass-index-backup", &[]),
+    ("windlass-openstack", &["windlass-clock"]),
+    ("windlass-sim-cloud", &["windlass-clock"]),
     ("windlass-vald", &[]),
     ("windlass-api", &["windlass-clock", "windlass-model"]),
     ("windlass-ui", &["windlass-api"]),
@@ -44,14 +47,16 @@ const GROUND: [(&str, &[&str]); 16] = [
 ];
 
 /// What a kind may use of ours. Not a store, not the simulation, and not another kind.
-const FOR_KINDS: [&str; 8] = [
+const FOR_KINDS: [&str; 10] = [
     "windlass-blob",
     "windlass-clock",
+    "windlass-distribute",
     "windlass-engine",
     "windlass-gocache",
     "windlass-gocache-remote",
     "windlass-index-backup",
     "windlass-model",
+    "windlass-openstack",
     "windlass-vald",
 ];
 

@@ -91,6 +91,22 @@ async fn remove(work: &Work<'_>, kind: &'static str, path: &str) -> Result<(), F
     work.until(HOUR, format!("the {kind} {path} is still there"), look).await
 }
 
+/// Deletes what an earlier attempt made and what ended in error: it is made anew.
+async fn drop_failed(work: &Work<'_>, n: u32, kind: &'static str, mark: &str) -> Result<(), Failure> {
+    if !work.cx.effects().iter().any(|effect| effect.n == n) {
+        return Ok(());
+    }
+    let (list, path) = if n == SNAPSHOT { ("snapshots", "/snapshots") } else { ("volumes", "/volumes") };
+    let found = by_mark(&work.cloud, &format!("{path}/detail"), list, mark).await;
+    for thing in found.map_err(|fault| work::failure(&fault))? {
+        let failed = thing["status"].as_str().is_some_and(|status| status.starts_with("error"));
+        if let (true, Some(id)) = (failed, work::id_of(&thing)) {
+            remove(work, kind, &format!("{path}/{id}")).await?;
+        }
+    }
+    Ok(())
+}
+
 #[async_trait]
 impl VolumeMover for Native {
     async fn prepare(&self, work: &Work<'_>, volume: &Volume) -> Result<Handle, Failure> {
@@ -112,6 +128,8 @@ impl VolumeMover for Native {
             replica["metadata"]["windlass_point"].as_str().or(replica["updated_at"].as_str()).map(str::to_owned);
         // A copy that is there needs no snapshot any more.
         let copy_mark = work.mark(COPY);
+        drop_failed(work, COPY, "volume", &copy_mark).await?;
+        drop_failed(work, SNAPSHOT, "snapshot", &mark).await?;
         let there = work.cx.effects().iter().any(|effect| effect.n == COPY)
             && !by_mark(cloud, "/volumes/detail", "volumes", &copy_mark).await.map_err(fail)?.is_empty();
         let mut snapshot = None;

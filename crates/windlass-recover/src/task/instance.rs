@@ -107,6 +107,13 @@ impl TaskType for CreateTask {
             let found = cloud.list(&scope, Service::Compute, "/servers/detail", "servers").await?;
             Ok(found.into_iter().find(|server| server["metadata"][METADATA] == mark.as_str()))
         };
+        if cx.effects().iter().any(|effect| effect.n == SERVER)
+            && let Some(found) =
+                look().await.map_err(|fault| work::failure(&fault))?.filter(|found| found["status"] == "ERROR")
+        {
+            // It is tried again: what ended in error is in the way.
+            remove(&work, found["id"].as_str().unwrap_or_default()).await?;
+        }
         let create = || async {
             let answer = cloud.call(&scope, Service::Compute, Method::POST, "/servers", Some(&body)).await?;
             Ok(work::member(answer.body, "server"))
@@ -168,8 +175,11 @@ async fn port(work: &Work<'_>, given: &Input, n: u32, nic: &Nic, parts: &NicPart
     let groups: Vec<&str> = parts.groups.iter().map(|group| group.id.as_str()).collect();
     let mut port = json!({
         "network_id": parts.network.id, "project_id": given.tenant.id, "description": mark::described("", &mark),
-        "name": given.instance.name, "port_security_enabled": nic.port_security, "security_groups": groups,
+        "name": given.instance.name, "security_groups": groups,
     });
+    if !nic.port_security {
+        port["port_security_enabled"] = false.into();
+    }
     if !fixed.is_empty() {
         port["fixed_ips"] = fixed.into();
     }

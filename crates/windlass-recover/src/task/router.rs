@@ -145,7 +145,7 @@ impl RouterTask {
         let mark = work.mark(n);
         let body = json!({ "port": {
             "network_id": network.id, "project_id": given.tenant.id, "description": mark::described("", &mark),
-            "fixed_ips": [{ "subnet_id": subnet.id, "ip_address": address }], "security_groups": [], "port_security_enabled": false,
+            "fixed_ips": [{ "subnet_id": subnet.id, "ip_address": address }], "security_groups": [],
         } });
         let step = Step { n, action: "create", kind: "interface", parameters: &body };
         let path = format!("/ports?network_id={}", network.id);

@@ -111,3 +111,31 @@ async fn a_server_that_ends_in_error_fails_alone_and_is_removed() {
     rig.command(&engine, job, Command::Undo).await;
     assert_eq!(rig.b.objects(), before);
 }
+
+#[tokio::test]
+async fn what_ended_in_error_is_made_anew_when_it_is_tried_again() {
+    let rig = Rig::new().await;
+    let before = rig.b.objects();
+    rig.b.fail(Rule { method: "POST", path: "/volumes", after: 1, times: 1, what: What::EndsInError });
+    rig.b.fail(Rule { method: "POST", path: "/servers", after: 0, times: 1, what: What::EndsInError });
+    let (engine, job, view) = rig.run().await;
+    assert!(troubles(&view).iter().any(|text| text.contains("copy.volume") && text.contains("ended_in_error")));
+    rig.b.calm();
+    let retry =
+        |from: Option<String>| Command::Retry { failed_only: true, from, inputs: std::collections::BTreeMap::new() };
+    let mut view = rig.command(&engine, job, retry(None)).await;
+    // A server that is in error is made anew from its create task on.
+    let failed = view.tasks.iter().find(|task| {
+        task.name.starts_with("recover.boot") && task.status.outcome().is_some_and(|outcome| outcome.name() == "failed")
+    });
+    if let Some(boot) = failed {
+        let create = boot.name.replace("boot.instance", "create-and-diagnose.instance");
+        view = rig.command(&engine, job, retry(Some(create))).await;
+    }
+    assert_eq!(troubles(&view), Vec::<String>::new());
+    assert!(rig.b.marks().values().all(|count| *count == 1), "{:?}", rig.b.marks());
+    assert_eq!(rig.b.all("server").len(), 3);
+    let undone = rig.command(&engine, job, Command::Undo).await;
+    assert_eq!(undone.status.state.as_str(), "finished", "{:?}", troubles(&undone));
+    assert_eq!(rig.b.objects(), before);
+}

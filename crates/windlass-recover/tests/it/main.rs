@@ -6,3 +6,4 @@ mod matrix;
 mod migration;
 mod plans;
 mod rig;
+mod scale;

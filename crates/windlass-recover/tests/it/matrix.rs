@@ -26,13 +26,12 @@ async fn case(then: Option<Command>) -> Case {
         fingerprint: Box::new(move || {
             let rig = rig.clone();
             Box::pin(async move {
+                // By content: ids go by who came first.
+                let mut images: Vec<String> = rig.b.images().into_values().collect();
+                images.sort();
                 let twice: Vec<String> =
                     rig.b.marks().into_iter().filter(|(_, count)| *count != 1).map(|(mark, _)| mark).collect();
-                format!(
-                    "{} | twice {twice:?} | {:?}",
-                    rig.b.objects().join(", "),
-                    rig.b.images().values().collect::<Vec<_>>()
-                )
+                format!("{} | twice {twice:?} | {:?}", rig.b.objects().join(", "), images)
             })
         }),
     }

@@ -26,6 +26,7 @@ mod schedule;
 mod schema;
 mod show;
 mod sim;
+mod site;
 mod steer;
 mod submit;
 mod token;
@@ -113,6 +114,9 @@ pub(crate) enum Command {
     /// Look into index backups
     #[command(subcommand)]
     Index(index::Command),
+    /// Look at OpenStack sites
+    #[command(subcommand)]
+    Site(site::Command),
     /// Stand-ins of remote systems, for tests and examples
     #[command(subcommand, hide = true)]
     Sim(sim::Command),
@@ -149,11 +153,13 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<Exit> {
         Command::Schedule(command) => schedule::run(app, &command).await,
         Command::Kinds(args) => kinds::run(app, &args),
         Command::Schema(args) => schema::run(app, &args),
+        Command::Site(command) => site::run(app, &command).await,
         Command::Completions(args) => completions::run(app, &args),
         Command::Agent(args) => Box::pin(agent::run(app, &args)).await,
         Command::Placement(placement::Command::Decide(args)) => placement::decide(app, &args),
         Command::Gocache(args) => Box::pin(gocache::run(app, args)).await,
         Command::Index(index::Command::Inspect(args)) => index::inspect(app, &args).await,
         Command::Sim(sim::Command::Vald(args)) => sim::vald(app, &args).await,
+        Command::Sim(sim::Command::Cloud(args)) => sim::cloud(app, &args).await,
     }
 }

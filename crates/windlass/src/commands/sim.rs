@@ -17,6 +17,7 @@ use windlass_sim::vald::{Cluster, Uploader, host};
 use crate::app::App;
 use crate::exit::Exit;
 use crate::interrupt::Interrupt;
+use crate::job_file::JobFile;
 use crate::problem::Problem;
 
 /// Connections that one fixed port serves at a time.
@@ -32,6 +33,50 @@ pub(crate) enum Command {
     /// `restart`, `start`, `stop`, `hang`, `unhang`, `cut`, `save`, `upload`; with an id and a time `insert`,
     /// `update`, `delete`; `backups FOLDER`. Each is answered with one line of JSON.
     Vald(Args),
+    /// A small OpenStack cloud with replicas of the volumes of a `recover` job, until interrupted
+    ///
+    /// It keeps everything in memory, and takes the user admin with the password lab-secret.
+    Cloud(CloudArgs),
+}
+
+/// Which cloud.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CloudArgs {
+    /// The job file whose volumes have replicas there
+    #[arg(long = "for", value_name = "FILE")]
+    job: PathBuf,
+    /// The name of the site
+    #[arg(long, default_value = "b")]
+    name: String,
+    /// The port that it answers on
+    #[arg(long, default_value_t = 7430)]
+    port: u16,
+    /// How long servers and volumes take to become ready, in milliseconds
+    #[arg(long, default_value_t = 400, value_name = "MS")]
+    ready: u64,
+}
+
+pub(super) async fn cloud(app: &App, args: &CloudArgs) -> anyhow::Result<Exit> {
+    let file = JobFile::read(&args.job, &app.setting.kinds)?;
+    let mut options = windlass_sim_cloud::Options::new(&args.name);
+    options.ready_ms = args.ready;
+    let cloud = windlass_sim_cloud::SimCloud::start_on(options, app.setting.clock.clone(), args.port)
+        .await
+        .with_context(|| format!("listen on port {}", args.port))?;
+    let mut replicas = Vec::new();
+    for volume in file.request.spec["inventory"]["volumes"].as_array().into_iter().flatten() {
+        let text = |name: &str| volume[name].as_str().unwrap_or_default();
+        let metadata = json!({ "windlass_replica_of": text("id") });
+        let size = volume["size_gib"].as_u64().unwrap_or(1);
+        let name = format!("replica of {}", text("name"));
+        replicas.push(cloud.plant_volume(&name, size, text("id"), volume["bootable"] == true, &metadata));
+    }
+    let document = json!({ "name": args.name, "auth_url": cloud.auth_url(), "replicas": replicas });
+    app.output.result(&document, || {
+        format!("site {} answers at {} with {} replicas; Ctrl-C ends it\n", args.name, cloud.auth_url(), replicas.len())
+    })?;
+    Interrupt::listen(&app.output, "stopping")?.came().await;
+    Ok(Exit::Done)
 }
 
 /// What the cluster is like.
