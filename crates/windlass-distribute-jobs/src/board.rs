@@ -20,7 +20,7 @@ use windlass_distribute::wire::{Answer, JSON};
 
 use crate::keeper::Keeper;
 use crate::pages;
-use crate::plan::Planned;
+use crate::plan::{Coming, Planned};
 
 /// The longest body of a request.
 const LONGEST_BODY: usize = 64 * 1024;
@@ -101,7 +101,7 @@ impl Board {
             dry,
             deletes: deletes.map(|one| (one.name.to_string(), one.node.clone(), one.because.clone())).collect(),
             copies: copies
-                .map(|(one, _)| {
+                .map(|Coming { order: one, .. }| {
                     (one.name.to_string(), one.source.clone(), one.destination.clone(), one.because.clone())
                 })
                 .collect(),

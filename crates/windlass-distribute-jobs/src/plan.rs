@@ -12,6 +12,7 @@ use windlass_distribute::wire::agent::{AbsolutePath, Name, version_of};
 use windlass_distribute::world::LONGEST_WAIT;
 use windlass_distribute::{FileId, decide, legacy};
 use windlass_engine::reconcile::InFlight;
+use windlass_model::TaskId;
 
 use crate::order::{CopyOrder, DeleteOrder};
 use crate::spec::{DistributeSpec, Profile};
@@ -26,8 +27,8 @@ const BRAKED_FOR: i64 = 60;
 pub(crate) struct Planned {
     /// Copies that go, in order.
     pub(crate) deletes: Vec<DeleteOrder>,
-    /// Copies that come, in order, each with the places among `deletes` of those that go before.
-    pub(crate) copies: Vec<(CopyOrder, Vec<usize>)>,
+    /// Copies that come, in order.
+    pub(crate) copies: Vec<Coming>,
     /// What was decided, as far as it is done.
     pub(crate) decisions: Decisions,
     /// What people should know, a line each.
@@ -35,6 +36,20 @@ pub(crate) struct Planned {
     /// Something was learned on the way: plan again.
     pub(crate) again: bool,
 }
+
+/// A copy that comes.
+#[derive(Debug)]
+pub(crate) struct Coming {
+    /// What its task is told.
+    pub(crate) order: CopyOrder,
+    /// The places among the plan's deletes of those that go before.
+    pub(crate) after: Vec<usize>,
+    /// Deletes of earlier plans that go before.
+    pub(crate) waits: Vec<TaskId>,
+}
+
+/// Deletes of earlier plans that are still to be made, by node, and their bytes.
+type Pending = HashMap<NodeIx, (Vec<TaskId>, i64)>;
 
 /// Plans. With `dry` nothing of it will be done.
 pub(crate) fn plan(
@@ -74,7 +89,8 @@ pub(crate) fn plan(
         alarms.push(format!("{trimmed} deletes are left to later: as many as are allowed at once are on their way"));
     }
     let mut planned = Planned { alarms, ..Planned::default() };
-    orders(state, spec, id, &mut decisions, &mut planned);
+    let pending = pending(state, &under_way);
+    orders(state, spec, id, &mut decisions, &mut planned, &pending);
     if dry {
         let watched = Decisions { deletes: Vec::new(), ..decisions.clone() };
         state.world.remember(&watched);
@@ -85,6 +101,32 @@ pub(crate) fn plan(
     state.uncover(covered);
     planned.decisions = decisions;
     planned
+}
+
+/// What is still to be deleted. What has gone already counts as room, though its node was not looked at since.
+fn pending(state: &State, under_way: &[(TaskId, Errand, bool)]) -> Pending {
+    let mut pending = Pending::new();
+    for (id, errand, _) in under_way {
+        if let Errand::Delete { file, node } = errand
+            && !state.settling.contains_key(id)
+        {
+            let (tasks, bytes) = pending.entry(*node).or_default();
+            tasks.push(*id);
+            *bytes += state.world.size(*file);
+        }
+    }
+    pending
+}
+
+/// Whether a node has room for a file before anything more is deleted there.
+fn has_room(state: &State, place: NodeIx, bytes: i64, pending: &Pending) -> bool {
+    let world = &state.world;
+    let Some(space) = world.node(place).space else { return false };
+    let addr = &world.fleet[place].addr;
+    let inbound: i64 =
+        world.transfers.iter().filter(|open| open.destination == *addr).map(|open| world.size(open.file)).sum();
+    let used = space.used + pending.get(&place).map_or(0, |(_, bytes)| *bytes) + inbound;
+    used + bytes <= world.settings.limit_bytes(space.size())
 }
 
 /// What is held back, by whom.
@@ -137,7 +179,7 @@ fn as_the_original(state: &mut State, spec: &DistributeSpec, alarms: &mut Vec<St
 
 /// A transfer whose node went away may go on there: its source, its node and its file are left alone until its task has
 /// found out.
-fn keep_off(state: &State, decisions: &mut Decisions, under_way: &[(windlass_model::TaskId, Errand, bool)]) {
+fn keep_off(state: &State, decisions: &mut Decisions, under_way: &[(TaskId, Errand, bool)]) {
     let open: HashMap<String, &Errand> = under_way.iter().map(|(id, errand, _)| (id.to_string(), errand)).collect();
     let (mut files, mut nodes) = (HashSet::new(), HashSet::new());
     for (at, _) in &decisions.closed {
@@ -204,7 +246,14 @@ fn drop_deletes(decisions: &mut Decisions, out: &HashSet<(NodeIx, FileId)>) {
 }
 
 /// Makes orders of decisions. Files that the origin does not have as it had them are left out, and noted.
-fn orders(state: &mut State, spec: &DistributeSpec, id: &str, decisions: &mut Decisions, planned: &mut Planned) {
+fn orders(
+    state: &mut State,
+    spec: &DistributeSpec,
+    id: &str,
+    decisions: &mut Decisions,
+    planned: &mut Planned,
+    pending: &Pending,
+) {
     let mut kept = Vec::with_capacity(decisions.transfers.len());
     let mut out = HashSet::new();
     for transfer in std::mem::take(&mut decisions.transfers) {
@@ -231,8 +280,16 @@ fn orders(state: &mut State, spec: &DistributeSpec, id: &str, decisions: &mut De
     for (transfer, order) in kept {
         let after: Option<Vec<usize>> =
             transfer.after.iter().map(|file| at.get(&(transfer.destination, *file)).copied()).collect();
-        let Some(after) = after else { continue };
-        planned.copies.push((order, after));
+        let Some(mut after) = after else { continue };
+        let mut waits = Vec::new();
+        if !has_room(state, transfer.destination, transfer.bytes, pending) {
+            // The room that was counted on comes with deletes, whichever they are.
+            let there = |(node, _): &(NodeIx, FileId)| *node == transfer.destination;
+            after = at.iter().filter(|(key, _)| there(key)).map(|(_, place)| *place).collect();
+            after.sort_unstable();
+            waits = pending.get(&transfer.destination).map_or_else(Vec::new, |(tasks, _)| tasks.clone());
+        }
+        planned.copies.push(Coming { order, after, waits });
         decisions.transfers.push(transfer);
     }
 }

@@ -10,7 +10,7 @@ use windlass_model::progress::Progress;
 
 use crate::keeper::{EVERY, Keepers};
 use crate::order::resource;
-use crate::plan::{Planned, plan};
+use crate::plan::{Coming, Planned, plan};
 use crate::spec::Wire;
 use crate::{COPY, COPY_LEGACY, DELETE, status};
 
@@ -73,7 +73,7 @@ fn tasks(cx: &ReconcileContext, spec: &crate::spec::DistributeSpec, planned: &Pl
         let task = cx.task(DELETE, resource(&order.name, Some(&order.node)));
         tasks.push(task.input(json!(order)));
     }
-    for (order, after) in &planned.copies {
+    for Coming { order, after, waits } in &planned.copies {
         let wire = spec.node(&order.destination).map_or(Wire::V2, |node| node.wire);
         let task_type = if wire == Wire::Legacy { COPY_LEGACY } else { COPY };
         let size = u32::from(spec.rules.max_outbound_per_source.max(1));
@@ -84,6 +84,9 @@ fn tasks(cx: &ReconcileContext, spec: &crate::spec::DistributeSpec, planned: &Pl
             .pool(format!("distribute/{}/from/{}", spec.controller(), order.source), size);
         for at in after {
             task = task.requires(tasks[*at].id);
+        }
+        for id in waits {
+            task = task.requires(*id);
         }
         tasks.push(task);
     }

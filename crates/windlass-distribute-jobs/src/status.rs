@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use windlass_distribute::settings::NodeIx;
 
-use crate::plan::Planned;
+use crate::plan::{Coming, Planned};
 use crate::spec::DistributeSpec;
 use crate::state::{Errand, State};
 
@@ -57,7 +57,7 @@ pub(crate) fn of(state: &State, spec: &DistributeSpec, planned: &Planned, in_fli
             planned
                 .copies
                 .iter()
-                .map(|(order, _)| {
+                .map(|Coming { order, .. }| {
                     format!("{} from {} to {}: {}", order.name, order.source, order.destination, order.because)
                 })
                 .collect()
