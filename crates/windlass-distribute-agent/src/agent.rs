@@ -90,7 +90,7 @@ impl Agent {
         let local = listener.local_addr().map_err(failed)?;
         let opened = tokio::task::spawn_blocking(move || {
             let folder = Folder::open(&config.base_dir).map_err(|error| AgentError::Folder(error.to_string()))?;
-            let folder = Arc::new(folder);
+            let folder = Arc::new(folder.of_capacity(config.capacity));
             let terms = Terms::open(folder.state()).map_err(AgentError::State)?;
             let transfers = Transfers::open(&config, folder.clone(), clock.clone()).map_err(AgentError::State)?;
             let id = config.id.clone().unwrap_or_else(|| local.to_string());

@@ -17,6 +17,9 @@ pub struct AgentConfig {
     pub id: Option<String>,
     /// The folder that is listed, filled and emptied.
     pub base_dir: PathBuf,
+    /// Bytes of the disk that the files of the folder may take, for a disk that is shared with others. All of it
+    /// without. Files are then counted after each change.
+    pub capacity: Option<u64>,
     /// What every request but those of the old programs has to show.
     pub token: Option<Token>,
     /// Folders that files may be copied from when an order names a path.
@@ -41,6 +44,7 @@ impl AgentConfig {
             listen,
             id: None,
             base_dir,
+            capacity: None,
             token: None,
             source_dirs: Vec::new(),
             old_paths_from: Vec::new(),

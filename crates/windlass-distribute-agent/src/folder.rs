@@ -33,6 +33,10 @@ pub(crate) struct Folder {
     acting: Mutex<()>,
     /// The names of the last listing that was given out in pages, and its generation.
     listed: Mutex<Option<Listed>>,
+    /// Bytes of the disk that its files may take; all there are without.
+    capacity: Option<u64>,
+    /// Bytes that its files take, in one generation.
+    counted: Mutex<Option<(u64, u64)>>,
     /// Held as long as this process serves the folder.
     _lock: File,
 }
@@ -147,8 +151,17 @@ impl Folder {
             changes: AtomicU64::new(0),
             acting: Mutex::new(()),
             listed: Mutex::new(None),
+            capacity: None,
+            counted: Mutex::new(None),
             _lock: lock,
         })
+    }
+
+    /// Uses at most so many bytes of the disk.
+    #[must_use]
+    pub(crate) fn of_capacity(mut self, capacity: Option<u64>) -> Self {
+        self.capacity = capacity;
+        self
     }
 
     /// Where it is.
@@ -169,14 +182,37 @@ impl Folder {
         self.path.join(OsStr::from_bytes(GROWING)).join(name)
     }
 
-    /// How full the file system is.
+    /// How full the file system is, or the part of it that this folder may fill.
     ///
     /// # Errors
     /// When it does not say.
     pub(crate) fn space(&self) -> io::Result<StatFs> {
         let stat = rustix::fs::fstatfs(&self.dir)?;
         let bsize = u64::try_from(stat.f_bsize).unwrap_or(0);
-        Ok(StatFs { blocks: stat.f_blocks, bfree: stat.f_bfree, bavail: stat.f_bavail, bsize })
+        let disk = StatFs { blocks: stat.f_blocks, bfree: stat.f_bfree, bavail: stat.f_bavail, bsize };
+        let Some(capacity) = self.capacity else { return Ok(disk) };
+        let used = self.bytes()?;
+        let left = capacity.saturating_sub(used).min(disk.bavail.saturating_mul(bsize));
+        // More than the capacity is in use when it was lowered, or files came from elsewhere.
+        Ok(StatFs { blocks: used.saturating_add(left), bfree: left, bavail: left, bsize: 1 })
+    }
+
+    /// Bytes of all files, counted again after each change.
+    fn bytes(&self) -> io::Result<u64> {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before the count: what changes meanwhile makes another generation.
+        let generation = self.generation()?;
+        if let Some((known, bytes)) = *counted
+            && known == generation
+        {
+            return Ok(bytes);
+        }
+        let mut bytes = 0_u64;
+        for name in self.names()? {
+            bytes = bytes.saturating_add(self.look(&name)?.map_or(0, |found| found.size));
+        }
+        *counted = Some((generation, bytes));
+        Ok(bytes)
     }
 
     /// Counts the changes: what the agent did itself, and what the folder's own time of change tells of others.
@@ -425,6 +461,20 @@ mod tests {
         assert_eq!(folder.delete(&name("A"), &found.version).unwrap(), Deleted::Gone);
         assert_eq!(folder.delete(&name("A"), &found.version).unwrap(), Deleted::NotThere);
         assert_ne!(folder.generation().unwrap(), before);
+    }
+
+    #[test]
+    fn a_capacity_counts_the_files_of_the_folder_alone() {
+        let base = tempfile::tempdir().unwrap();
+        let folder = Folder::open(base.path()).unwrap().of_capacity(Some(1000));
+        let used = |folder: &Folder| (folder.space().unwrap().space().used, folder.space().unwrap().space().avail);
+        assert_eq!(used(&folder), (0, 1000));
+        std::fs::write(folder.temp_path("t"), vec![0; 300]).unwrap();
+        assert!(folder.publish("t", &name("A")).unwrap());
+        assert_eq!(used(&folder), (300, 700));
+        std::fs::write(folder.temp_path("t"), vec![0; 900]).unwrap();
+        assert!(folder.publish("t", &name("B")).unwrap());
+        assert_eq!(used(&folder), (1200, 0));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use anyhow::Context;
 use serde_json::json;
 use windlass_distribute_agent::config::{Downloader, Network, OldController, Token};
 use windlass_distribute_agent::{Agent, AgentConfig, AgentError, old_config};
+use windlass_model::quantity::Size;
 
 use crate::app::App;
 use crate::exit::Exit;
@@ -53,6 +54,9 @@ pub(crate) struct Args {
     /// Above this part of the disk nothing is taken [default: 90]
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
     usage_limit: Option<u8>,
+    /// What the files of the folder may take of a disk that is shared with others, such as 500GiB [default: all of it]
+    #[arg(long, value_name = "SIZE")]
+    capacity: Option<Size>,
     /// Bits a second over all transfers; can be changed while it runs [default: no limit]
     #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u64).range(1..))]
     bits_per_second: Option<u64>,
@@ -79,6 +83,7 @@ impl Args {
         }
         config.listen = self.listen.unwrap_or(config.listen);
         config.id = self.public.clone().or(config.id);
+        config.capacity = self.capacity.map(|capacity| capacity.0);
         config.source_dirs.clone_from(&self.source_dir);
         config.old_paths_from.extend(&self.old_paths_from);
         if let Some(path) = &self.token_file {
