@@ -1,1 +1,253 @@
-//! Crash points.
+//! A run that is cut short anywhere, or has a rival, leaves the table as before or as after.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::Value;
+use windlass_blob::{Context, PutMode};
+use windlass_table::definition::Column;
+use windlass_table::run::{self, Order};
+use windlass_table::{TableError, Uniqueness};
+
+use crate::world::{World, data, json};
+
+fn expected(run: usize) -> Value {
+    json(&data("sample/expected/expected.day.json"))[run].clone()
+}
+
+async fn first_eight() -> World {
+    let world = World::sample(Uniqueness::Day).await;
+    world.ingest(0..8).await;
+    world
+}
+
+/// Plans and merges, and stops before the commit.
+async fn merged(world: &World, order: &Order) -> run::Finished {
+    let around = world.around(&order.run);
+    let plan = run::plan(&world.table, order, &around).await.unwrap().unwrap();
+    for day in &plan.days {
+        run::merge_day(&world.table, &plan, day.day, &around, |_| async { Ok(()) }).await.unwrap();
+    }
+    run::Finished { committed_version: None, replan: None, already: false, metrics: Value::Null }
+}
+
+async fn commit(world: &World, order: &Order) -> run::Finished {
+    let plan = run::load_plan(&world.table, &order.run).await.unwrap();
+    run::commit(&world.table, &plan, &world.around(&order.run)).await.unwrap()
+}
+
+async fn clean(world: &World, order: &Order) -> run::Trimmed {
+    run::clean(&world.table, &order.run, 0, &world.around(&order.run)).await.unwrap()
+}
+
+#[tokio::test]
+async fn of_two_runners_one_commits_and_the_other_finds_that_out() {
+    let mut world = first_eight().await;
+    let (one, other) = (world.order(), world.order());
+    merged(&world, &one).await;
+    merged(&world, &other).await;
+    let first = commit(&world, &one).await;
+    assert!(first.committed_version == Some(1) && !first.already);
+    let second = commit(&world, &other).await;
+    assert!(second.committed_version == Some(1) && second.already);
+    assert!(clean(&world, &other).await.deleted_outputs > 0);
+    assert_eq!(clean(&world, &one).await.deleted_outputs, 0);
+    world.assert_is(&expected(0)).await;
+    assert_eq!(world.strangers().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_runner_whose_rival_merged_less_plans_anew() {
+    let mut world = first_eight().await;
+    let (mut small, large) = (world.order(), world.order());
+    small.most_bytes = 1;
+    merged(&world, &small).await;
+    merged(&world, &large).await;
+    assert!(commit(&world, &small).await.committed_version.is_some());
+    assert!(commit(&world, &large).await.replan.is_some());
+    clean(&world, &small).await;
+    clean(&world, &large).await;
+    let after = world.backfill().await.unwrap();
+    assert_eq!(after.metrics["batches"], 7, "the first batch is merged already");
+    world.assert_is(&expected(0)).await;
+    assert_eq!(world.strangers().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn many_small_runs_come_to_the_same_as_one() {
+    let mut world = first_eight().await;
+    let mut runs = 0;
+    loop {
+        let order = Order { most_bytes: 1, ..world.order() };
+        if world.run(&order).await.unwrap().is_none() {
+            break;
+        }
+        runs += 1;
+    }
+    assert_eq!(runs, 8, "a batch at a time");
+    world.assert_is(&expected(0)).await;
+    assert_eq!(world.strangers().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_was_lost_is_found_again() {
+    let mut world = first_eight().await;
+    let order = world.order();
+    merged(&world, &order).await;
+    let first = commit(&world, &order).await;
+    let again = commit(&world, &order).await;
+    assert_eq!(first, again);
+    assert_eq!(world.table.snapshot().await.unwrap().version, 1);
+    // The runner dies here; the next one finds nothing to do, and whoever cleans up deletes nothing that counts.
+    assert_eq!(world.backfill().await, None);
+    assert_eq!(clean(&world, &order).await.deleted_outputs, 0);
+    assert_eq!(clean(&world, &order).await.deleted_outputs, 0, "twice does no harm");
+    world.assert_is(&expected(0)).await;
+}
+
+#[tokio::test]
+async fn what_a_dead_attempt_had_begun_to_write_is_deleted() {
+    let mut world = first_eight().await;
+    let order = world.order();
+    let around = world.around(&order.run);
+    let plan = run::plan(&world.table, &order, &around).await.unwrap().unwrap();
+    let store = world.table.store().clone();
+    let died = run::merge_day(&world.table, &plan, plan.days[0].day, &around, |keys| async move {
+        store.put_bytes(&keys[0], "half a file".into(), PutMode::Overwrite).await?;
+        Err(TableError::Cancelled)
+    });
+    assert!(matches!(died.await, Err(TableError::Cancelled)));
+    for day in &plan.days {
+        run::merge_day(&world.table, &plan, day.day, &around, |_| async { Ok(()) }).await.unwrap();
+    }
+    commit(&world, &order).await;
+    assert_eq!(clean(&world, &order).await.deleted_outputs, 1);
+    world.assert_is(&expected(0)).await;
+    assert_eq!(world.strangers().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_run_that_stops_at_any_point_is_made_up_for_by_the_next() {
+    let mut stopped = 0;
+    for at in (0_u64..).step_by(7) {
+        let mut world = first_eight().await;
+        let order = world.order();
+        let mut around = world.around(&order.run);
+        let left = Arc::new(AtomicU64::new(at));
+        let count = left.clone();
+        around.go_on = Arc::new(move || {
+            let before = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            before.map(drop).map_err(|_| TableError::Cancelled)
+        });
+        let whole = async {
+            let Some(plan) = run::plan(&world.table, &order, &around).await? else { return Ok(()) };
+            for day in &plan.days {
+                run::merge_day(&world.table, &plan, day.day, &around, |_| async { Ok(()) }).await?;
+            }
+            run::commit(&world.table, &plan, &around).await?;
+            run::clean(&world.table, &order.run, 0, &around).await.map(drop)
+        };
+        let ended: Result<(), TableError> = whole.await;
+        let done = ended.is_ok();
+        if !done {
+            stopped += 1;
+            world.backfill().await;
+            clean(&world, &order).await;
+        }
+        world.assert_is(&expected(0)).await;
+        assert_eq!(world.strangers().await, Vec::<String>::new(), "stopped at {at}");
+        if done {
+            break;
+        }
+    }
+    assert!(stopped > 5, "stopped at {stopped} points");
+}
+
+#[tokio::test]
+async fn a_table_that_is_dropped_midway_is_not_written_to() {
+    let mut world = first_eight().await;
+    let order = world.order();
+    merged(&world, &order).await;
+    let table = world.table.clone();
+    table
+        .alter("DROP TABLE", &Context::real(), |metadata| {
+            metadata.configuration.insert("windlass.dropped".to_owned(), "true".to_owned());
+            Ok(())
+        })
+        .await
+        .unwrap();
+    assert!(commit(&world, &order).await.replan.unwrap().contains("changed what the table is"));
+    let next = world.order();
+    let planned = run::plan(&world.table, &next, &world.around("next")).await;
+    assert!(planned.unwrap_err().to_string().contains("was dropped"));
+}
+
+#[tokio::test]
+async fn a_column_that_comes_midway_makes_the_run_plan_anew() {
+    let mut world = first_eight().await;
+    let order = world.order();
+    merged(&world, &order).await;
+    let column = Column { name: "tip".into(), column_type: "float64".parse().unwrap(), nullable: true, default: None };
+    world.table.evolve(column, &Context::real()).await.unwrap();
+    assert!(commit(&world, &order).await.replan.is_some());
+    clean(&world, &order).await;
+    let done = world.backfill().await.unwrap();
+    assert_eq!(done.metrics["keys"]["inserted"], expected(0)["effects"]["inserted"]);
+    let (days, _) = world.digest().await;
+    let rows: u64 = days.values().map(|(rows, _)| rows).sum();
+    assert_eq!(rows, expected(0)["rows"].as_u64().unwrap());
+    assert_eq!(world.strangers().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn archiving_takes_what_was_live_and_loses_nothing_of_it() {
+    let mut world = World::sample(Uniqueness::Day).await;
+    world.ingest(0..15).await;
+    world.backfill().await.unwrap();
+    world.assert_is(&expected(2)).await;
+    let live = |world: &World| {
+        let around = world.around("live");
+        let table = world.table.clone();
+        async move {
+            let selection = windlass_table::scan::Selection { live: true, ..Default::default() };
+            windlass_table::scan::digest(&table, &selection, &around).await.unwrap().finish()
+        }
+    };
+    let before = live(&world).await;
+    assert!(before.1 > expected(2)["rows"].as_u64().unwrap(), "live rows are read along");
+    // In two steps, of which the first archives nothing whole: the log must keep what the second needs.
+    let cutoff = world.batches["cutoff"].as_i64().unwrap();
+    for to in [cutoff + 3_600, cutoff + 2 * 86_400] {
+        let order = Order { archive_to: Some(to), ..world.order() };
+        let done = world.run(&order).await.unwrap().unwrap();
+        assert!(done.committed_version.is_some());
+        assert_eq!(live(&world).await.2, before.2, "what is read does not depend on what is archived");
+    }
+    let (days, all) = world.digest().await;
+    assert_eq!(all, before.2, "{days:?}");
+    let order = Order { archive_to: Some(cutoff), ..world.order() };
+    assert_eq!(world.run(&order).await.unwrap(), None, "a cutoff does not go back");
+}
+
+#[tokio::test]
+async fn a_table_reads_alike_from_its_checkpoint_and_its_entries() {
+    let mut world = World::sample(Uniqueness::Day).await;
+    for number in 0..14 {
+        world.ingest([number]).await;
+        world.backfill().await.unwrap();
+    }
+    let with = world.table.snapshot().await.unwrap();
+    assert_eq!(with.version, 14);
+    let store = world.table.store();
+    assert!(store.try_head("_delta_log/00000000000000000010.checkpoint.parquet").await.unwrap().is_some());
+    store.delete("_delta_log/_last_checkpoint").await.unwrap();
+    let without = world.table.snapshot().await.unwrap();
+    assert_eq!(with.txns, without.txns);
+    assert_eq!((&with.protocol, &with.metadata), (&without.protocol, &without.metadata));
+    assert_eq!(with.files.keys().collect::<Vec<_>>(), without.files.keys().collect::<Vec<_>>());
+    let stats = |snapshot: &windlass_table::delta::Snapshot| -> Vec<_> {
+        snapshot.files.values().map(|add| (add.size, add.stats.clone(), add.partition_values.clone())).collect()
+    };
+    assert_eq!(stats(&with), stats(&without));
+    world.assert_is(&expected(1)).await;
+}
