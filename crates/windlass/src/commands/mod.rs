@@ -157,6 +157,8 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<Exit> {
         Command::Completions(args) => completions::run(app, &args),
         Command::Agent(args) => Box::pin(agent::run(app, &args)).await,
         Command::Placement(placement::Command::Decide(args)) => placement::decide(app, &args),
+        Command::Placement(placement::Command::Import(args)) => placement::import(app, &args),
+        Command::Placement(placement::Command::Why(args)) => placement::why(app, &args).await,
         Command::Gocache(args) => Box::pin(gocache::run(app, args)).await,
         Command::Index(index::Command::Inspect(args)) => index::inspect(app, &args).await,
         Command::Sim(sim::Command::Vald(args)) => sim::vald(app, &args).await,
