@@ -138,7 +138,10 @@ pub async fn make(store: &dyn Store, kinds: &Kinds, id: JobId, now: Timestamp) -
         unsuccessful,
         leftovers,
         warnings,
-        summary: with_last_round(kind.map(|kind| kind.summarize(&image.record.spec, &ends)).unwrap_or_default(), &image),
+        summary: with_last_round(
+            kind.map(|kind| kind.summarize(&image.record.spec, &ends)).unwrap_or_default(),
+            &image,
+        ),
         status: image.status.clone(),
     })
 }
