@@ -9,7 +9,7 @@ use windlass_model::{Digest, TaskId};
 use crate::inventory::{Instance, Inventory, Rule, Subnet};
 use crate::mark;
 use crate::spec::{Condition, Mode, RecoverSpec, VolumePlan};
-use crate::task::{diagnose, flavor, instance, keypair, neutron::Sort, router, tenant, volume};
+use crate::task::{diagnose, flavor, gather, instance, keypair, neutron::Sort, router, tenant, volume};
 
 /// External networks of the protected site, by id, as ids of the target site.
 pub(crate) type Externals = BTreeMap<String, String>;
@@ -31,6 +31,9 @@ pub(crate) struct Graph<'a, F> {
     tasks: Vec<TaskSpec>,
     ids: HashMap<(&'static str, String), TaskId>,
 }
+
+/// Rules that one task waits for: its record stays small.
+const RULES_AT_ONCE: usize = 200;
 
 fn value<T: serde::Serialize>(thing: &T) -> Value {
     serde_json::to_value(thing).unwrap_or_default()
@@ -251,6 +254,26 @@ impl<F: Fn(&str, String) -> TaskSpec> Graph<'_, F> {
         })
     }
 
+    /// Tasks that end when all rules of a group are there: instances wait for these few, not each for every rule.
+    fn rules_of(&mut self, group: &str) -> Vec<TaskId> {
+        let Some(found) = self.inventory.security_groups.iter().find(|found| found.id == group) else {
+            return Vec::new();
+        };
+        let rules: Vec<TaskId> =
+            found.rules.iter().filter_map(|rule| self.known(Sort::Rule.task_type(), &rule.id)).collect();
+        let mut gathered = Vec::new();
+        for (n, some) in rules.chunks(RULES_AT_ONCE).enumerate() {
+            let id = format!("{group}.{n}");
+            let known = self.known(gather::GATHER, &id);
+            gathered.push(known.unwrap_or_else(|| {
+                let task = self.task(gather::GATHER, &id, &found.name);
+                let task = some.iter().fold(task, |task, rule| task.requires(*rule));
+                self.add(gather::GATHER, &id, task)
+            }));
+        }
+        gathered
+    }
+
     /// The routers that join networks which are recovered.
     fn routers(&mut self, network: &str) -> Vec<TaskId> {
         let inventory = self.inventory;
@@ -369,14 +392,8 @@ impl<F: Fn(&str, String) -> TaskSpec> Graph<'_, F> {
                 let made = self.group(group)?;
                 task = require(task, made).reference(format!("/nics/{n}/groups/{at}"), made, "/made");
                 // An instance does not come up before its rules are all there.
-                let rules = self
-                    .inventory
-                    .security_groups
-                    .iter()
-                    .filter(|found| found.id == *group)
-                    .flat_map(|found| &found.rules);
-                for rule in rules.filter_map(|rule| self.known(Sort::Rule.task_type(), &rule.id)).collect::<Vec<_>>() {
-                    task = require(task, rule);
+                for gathered in self.rules_of(group) {
+                    task = require(task, gathered);
                 }
             }
             for router in self.routers(&nic.network) {

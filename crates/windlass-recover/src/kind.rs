@@ -21,6 +21,7 @@ use crate::survey::{self, SURVEY, Survey, SurveyTask};
 use crate::sweep;
 use crate::task::diagnose::DiagnoseTask;
 use crate::task::flavor::FlavorTask;
+use crate::task::gather::GatherTask;
 use crate::task::instance::{self, BootTask, CreateTask, StopTask};
 use crate::task::keypair::KeypairTask;
 use crate::task::neutron::{NeutronTask, Sort};
@@ -95,7 +96,7 @@ impl Kind for RecoverKind {
                 );
             }
             None if spec.source.is_none() => {
-                faults.push(SpecFault::new("/inventory", "give an `inventory`, or a `source` to read it from"))
+                faults.push(SpecFault::new("/inventory", "give an `inventory`, or a `source` to read it from"));
             }
             None => {}
         }
@@ -133,6 +134,7 @@ impl Kind for RecoverKind {
             Arc::new(BootTask(sites())),
             Arc::new(DiagnoseTask(sites())),
             Arc::new(StopTask(sites())),
+            Arc::new(GatherTask),
         ];
         types.extend(Sort::ALL.map(|sort| Arc::new(NeutronTask { sort, sites: sites() }) as Arc<dyn TaskType>));
         types

@@ -58,7 +58,7 @@ impl State {
                 }
             }
             None if self.table("subnet").any(|subnet| subnet["network_id"] == network.as_str()) => {
-                fixed.push(self.allocate(&network, None, None)?)
+                fixed.push(self.allocate(&network, None, None)?);
             }
             None => {}
         }

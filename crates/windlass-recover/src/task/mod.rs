@@ -5,6 +5,7 @@
 
 pub(crate) mod diagnose;
 pub(crate) mod flavor;
+pub(crate) mod gather;
 pub(crate) mod instance;
 pub(crate) mod keypair;
 pub(crate) mod neutron;
