@@ -144,7 +144,8 @@ impl Old {
         for value in list {
             // One that cannot be read does not stand in the way of the others.
             let Ok(task) = serde_json::from_value::<Task>(value) else { continue };
-            if task.dst_addr != self.agent.id || task.status != Status::Ready {
+            // One that works and is not known here was begun by a process that ended before it could put that down.
+            if task.dst_addr != self.agent.id || !matches!(task.status, Status::Ready | Status::Working) {
                 continue;
             }
             let (agent, asked) = (self.agent.clone(), task.clone());

@@ -10,7 +10,7 @@ use windlass_clock::deadline;
 use windlass_distribute::wire::tasks::{Change, Status, Task, Tasks};
 use windlass_distribute_agent::config::OldController;
 
-use crate::node::{Node, PATIENCE, clock};
+use crate::node::{Node, PATIENCE, client, clock};
 use crate::program::program;
 
 /// The old controller's paths, over a socket, and what was changed.
@@ -136,6 +136,13 @@ async fn a_report_that_does_not_get_through_is_told_later_also_by_the_next_proce
     // Right after `working` was heard, the controller hears nothing for long.
     controller.until(|state| !state.changes.is_empty()).await;
     controller.state.lock().unwrap().broken = 1_000_000;
+    let ordered = async {
+        let known = async || client().get(first.url("/v2/transfers/old-1")).send().await.unwrap().status() == 200;
+        while !known().await {
+            clock().sleep(Duration::from_millis(5)).await;
+        }
+    };
+    deadline(&*clock(), PATIENCE, ordered).await.unwrap();
     first.end("old-1").await;
     let told = controller.state.lock().unwrap().changes.len();
     let folder = first.stop().await;
