@@ -14,7 +14,7 @@ pub(super) struct Package {
 }
 
 /// The crates below the kinds, and which of ours each may use. What is not listed is a kind.
-const GROUND: [(&str, &[&str]); 19] = [
+const GROUND: [(&str, &[&str]); 20] = [
     ("windlass-clock", &[]),
     ("windlass-model", &[]),
     ("windlass-store", &["windlass-clock", "windlass-model"]),
@@ -29,6 +29,7 @@ const GROUND: [(&str, &[&str]); 19] = [
     ("windlass-index-backup", &[]),
     ("windlass-openstack", &["windlass-clock"]),
     ("windlass-sim-cloud", &["windlass-clock"]),
+    ("windlass-table", &["windlass-blob", "windlass-clock"]),
     ("windlass-vald", &[]),
     ("windlass-api", &["windlass-clock", "windlass-model"]),
     ("windlass-ui", &["windlass-api"]),
@@ -47,7 +48,7 @@ const GROUND: [(&str, &[&str]); 19] = [
 ];
 
 /// What a kind may use of ours. Not a store, not the simulation, and not another kind.
-const FOR_KINDS: [&str; 10] = [
+const FOR_KINDS: [&str; 11] = [
     "windlass-blob",
     "windlass-clock",
     "windlass-distribute",
@@ -57,6 +58,7 @@ const FOR_KINDS: [&str; 10] = [
     "windlass-index-backup",
     "windlass-model",
     "windlass-openstack",
+    "windlass-table",
     "windlass-vald",
 ];
 

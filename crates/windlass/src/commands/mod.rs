@@ -29,6 +29,7 @@ mod sim;
 mod site;
 mod steer;
 mod submit;
+mod table;
 mod token;
 mod undo;
 mod up;
@@ -117,6 +118,9 @@ pub(crate) enum Command {
     /// Look at OpenStack sites
     #[command(subcommand)]
     Site(site::Command),
+    /// Tables of events in day partitions, and the late rows that belong into them
+    #[command(subcommand)]
+    Table(Box<table::Command>),
     /// Stand-ins of remote systems, for tests and examples
     #[command(subcommand, hide = true)]
     Sim(sim::Command),
@@ -161,6 +165,7 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<Exit> {
         Command::Placement(placement::Command::Why(args)) => placement::why(app, &args).await,
         Command::Gocache(args) => Box::pin(gocache::run(app, args)).await,
         Command::Index(index::Command::Inspect(args)) => index::inspect(app, &args).await,
+        Command::Table(command) => Box::pin(table::run(app, &command)).await,
         Command::Sim(sim::Command::Vald(args)) => sim::vald(app, &args).await,
         Command::Sim(sim::Command::Cloud(args)) => sim::cloud(app, &args).await,
     }

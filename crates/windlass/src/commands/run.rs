@@ -41,9 +41,18 @@ pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
             .into());
     }
     let expected = args.expect_plan.as_deref().map(expectation::read).transpose()?;
+    run_planned(app, file, expected.as_ref()).await
+}
+
+/// Runs a job in the foreground, or goes on with the unfinished one of its name.
+pub(super) async fn run_job(app: &App, file: JobFile) -> anyhow::Result<Exit> {
+    run_planned(app, file, None).await
+}
+
+async fn run_planned(app: &App, file: JobFile, expected: Option<&ExpectedPlan>) -> anyhow::Result<Exit> {
     let interrupt = Interrupt::listen(&app.output, STOPPING)?;
     let held = open(app, file.places).await?;
-    let job = match submit_or_resume(app, &held.engine, file, expected.as_ref()).await {
+    let job = match submit_or_resume(app, &held.engine, file, expected).await {
         Ok(job) => job,
         Err(error) => {
             held.close().await?;
