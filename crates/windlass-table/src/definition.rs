@@ -34,7 +34,8 @@ pub enum Layout {
     /// The files of a changed day are written anew, in sort order.
     #[default]
     CopyOnWrite,
-    /// What changed goes into a small file, and deletion vectors hide what it replaces.
+    /// What changed goes into a small file, and deletion vectors hide what it replaces. Not there yet: a definition that
+    /// asks for it is refused.
     MergeOnRead,
 }
 
@@ -83,7 +84,7 @@ pub struct Definition {
     /// How long after its event a row is still live, in seconds: what archiving leaves alone.
     #[serde(default = "one_day")]
     pub delay_seconds: u64,
-    /// Days that are kept. `None`: all.
+    /// Rows that arrive more days late than this are dropped. `None`: none are. Archived days stay, however old.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention_days: Option<u32>,
     /// How far ahead of the clock an event may be, in seconds.
@@ -229,6 +230,11 @@ impl Definition {
         }
         if self.retention_days == Some(0) {
             return fault("`retention_days` of 0 would keep nothing; leave it out to keep everything".into());
+        }
+        if self.layout == Layout::MergeOnRead {
+            return Err(TableError::Unsupported(format!(
+                "table {table}: the layout `merge_on_read` is not there yet; leave `layout` out, or write `copy_on_write`"
+            )));
         }
         if self.target_file_mb == 0 || self.row_group_rows == 0 {
             return fault("`target_file_mb` and `row_group_rows` are at least 1".into());
@@ -377,4 +383,27 @@ fn by_name(mut value: Value) -> Result<Value> {
         }
     }
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definition(setting: &str) -> Result<Definition> {
+        Definition::parse(&format!(
+            r#"{{"name": "t", "event_time": "at", "primary_key": ["id"], {setting} "columns": [
+                {{"name": "at", "type": "timestamp", "nullable": false}},
+                {{"name": "id", "type": "int64", "nullable": false}}]}}"#
+        ))
+    }
+
+    #[test]
+    fn what_is_not_there_yet_is_refused_by_name() {
+        definition("").unwrap();
+        definition(r#""layout": "copy_on_write","#).unwrap();
+        let error = definition(r#""layout": "merge_on_read","#).unwrap_err();
+        assert!(matches!(error, TableError::Unsupported(_)), "{error:?}");
+        assert!(error.to_string().contains("`merge_on_read` is not there yet"), "{error}");
+        assert!(definition(r#""layuot": "copy_on_write","#).unwrap_err().to_string().contains("layuot"));
+    }
 }
