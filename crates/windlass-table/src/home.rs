@@ -63,9 +63,27 @@ impl Table {
     /// and the store say.
     pub async fn create(home: &Path, definition: &Definition, creation: Creation, context: &Context) -> Result<Self> {
         definition.check()?;
-        let table = Self::prepare(home, definition, &creation, context).await?;
-        let snapshot = table.log.snapshot().await?;
         let shards = creation.shards.max(1);
+        // Looked at before anything is made.
+        let found = match &creation.import {
+            Some(folder) => crate::import::find(folder)?,
+            None => Vec::new(),
+        };
+        let table = Self::prepare(home, definition, &creation, context).await?;
+        let known = &table.descriptor;
+        if !known.id.is_empty() && known.shards != shards {
+            return Err(TableError::invalid(format!(
+                "the table {} is there already, with {} shard(s); their number cannot be changed to {shards}",
+                known.name, known.shards
+            )));
+        }
+        let snapshot = table.log.snapshot().await?;
+        if snapshot.metadata.as_ref().is_some_and(|metadata| metadata.configuration.contains_key(DROPPED)) {
+            return Err(TableError::invalid(format!(
+                "the data of a table that was dropped lies at {}; choose another place, or delete it there",
+                known.url
+            )));
+        }
         if snapshot.version < 0 {
             let now = context.clock.wall().as_millisecond();
             let id = uuid(context.entropy.next_u128());
@@ -85,12 +103,10 @@ impl Table {
                 }),
                 Action::MetaData(Box::new(metadata(definition, id, now)?)),
             ];
-            if let Some(folder) = &creation.import {
-                for (day, path) in crate::import::find(folder)? {
-                    let (store, entropy) = (table.store(), &*context.entropy);
-                    let add = crate::import::import(store, day, &path, definition, entropy, now).await?;
-                    actions.push(Action::Add(Box::new(add)));
-                }
+            for (day, path) in found {
+                let (store, entropy) = (table.store(), &*context.entropy);
+                let add = crate::import::import(store, day, &path, definition, entropy, now).await?;
+                actions.push(Action::Add(Box::new(add)));
             }
             for shard in (0..shards).filter(|_| creation.cutoff.is_some()) {
                 let (app_id, version) = (archive_app(&definition.name, shard), creation.cutoff.unwrap_or(0));
