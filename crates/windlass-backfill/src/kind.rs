@@ -82,7 +82,8 @@ fn summarize(ends: &[TaskEnd]) -> Value {
     let outputs = |task: &'static str| {
         ends.iter().filter(move |end| end.task.task_type == task).filter_map(|end| end.output.as_ref())
     };
-    let stage = if outputs(TRIM).next().is_some() {
+    let nothing = outputs(PLAN).any(|output| output.get("nothing").is_some());
+    let stage = if nothing || outputs(TRIM).next().is_some() {
         "complete"
     } else if outputs(COMMIT).next().is_some() {
         "trim"
@@ -105,17 +106,16 @@ fn summarize(ends: &[TaskEnd]) -> Value {
     if let Some(first) = committed.iter().min_by_key(|output| output["round"].as_u64()) {
         summary.insert("from_lsn".to_owned(), first["metrics"]["from_lsn"].clone());
     }
+    // Side by side with the rest, because reports show what is flat.
     for group in ["rows", "keys"] {
-        let mut sums: Map<String, Value> = Map::new();
         for counters in
             committed.iter().filter(|output| output["already"] == false).map(|output| &output["metrics"][group])
         {
             for (name, value) in counters.as_object().into_iter().flatten() {
-                let sum = sums.get(name).and_then(Value::as_u64).unwrap_or(0) + value.as_u64().unwrap_or(0);
-                sums.insert(name.clone(), sum.into());
+                let sum = summary.get(name).and_then(Value::as_u64).unwrap_or(0) + value.as_u64().unwrap_or(0);
+                summary.insert(name.clone(), sum.into());
             }
         }
-        summary.insert(group.to_owned(), Value::Object(sums));
     }
     for name in ["days_affected", "bytes_read", "bytes_written", "files_added", "files_removed"] {
         let sum: u64 = committed.iter().filter_map(|output| output["metrics"][name].as_u64()).sum();

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 use windlass_table::late::{LATENESS, waiting};
+use windlass_table::log::Lsn;
 use windlass_table::{Day, Table};
 
 use super::place::{Place, around, context};
@@ -102,8 +103,8 @@ pub(super) async fn show(app: &App, args: &ShowArgs) -> anyhow::Result<Exit> {
         for shard in &shards {
             let cutoff = shard["cutoff"].as_i64().and_then(|at| jiff::Timestamp::from_second(at).ok());
             let cutoff = cutoff.map_or_else(|| "nothing".to_owned(), |at| format!("all before {at}"));
-            let _ =
-                writeln!(text, "shard {}: merged up to {}, archived: {cutoff}", shard["shard"], shard["checkpoint"]);
+            let checkpoint = Lsn(shard["checkpoint"].as_u64().unwrap_or(0));
+            let _ = writeln!(text, "shard {}: merged up to {checkpoint}, archived: {cutoff}", shard["shard"]);
         }
         for (day, of) in &days {
             let _ = writeln!(text, "{day}  {} row(s), {} file(s), {} bytes", of["rows"], of["files"], of["bytes"]);
