@@ -1,10 +1,11 @@
 //! `windlass demo`: real work on parts that come with this program: a job that evens out a vector index cluster, then
-//! Go builds that share their outputs, if there is a go command.
+//! Go builds that share their outputs, if there is a go command, then films on servers with small disks.
 //!
 //! The agents speak real gRPC on loopback, the backups are real archives in a folder, the job runs on a real state
 //! store. Nothing is left behind, and the demo checks its own outcome.
 
 mod builds;
+mod films;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -122,11 +123,19 @@ async fn demo(app: &App, args: &Args, folder: &Path) -> anyhow::Result<Exit> {
         () = interrupt.came() => return Ok(Exit::Interrupted),
     };
 
+    app.output.note("and films on servers with small disks (`windlass agent`, and a job of kind `distribute`)\n");
+    let own = App { state: Some(folder.join("films-state").display().to_string()), ..own };
+    let films = tokio::select! {
+        films = films::place(&own, folder) => films?,
+        () = interrupt.came() => return Ok(Exit::Interrupted),
+    };
+
     let mut wrong = faults(&cluster, &report, &agents, args);
     let is_even = wrong.is_empty();
     wrong.extend_from_slice(builds.wrong());
+    wrong.extend_from_slice(films.wrong());
     let document = json!({
-        "agents": agents, "builds": builds, "right": wrong.is_empty(), "wrong": wrong, "report": report,
+        "agents": agents, "builds": builds, "films": films, "right": wrong.is_empty(), "wrong": wrong, "report": report,
     });
     app.output.result(&document, || {
         let palette = app.output.palette;
@@ -140,6 +149,7 @@ async fn demo(app: &App, args: &Args, folder: &Path) -> anyhow::Result<Exit> {
             );
         }
         text.push_str(&builds.text(palette));
+        text.push_str(&films.text(palette));
         text
     })?;
     if wrong.is_empty() {
