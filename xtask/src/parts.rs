@@ -29,6 +29,10 @@ pub(crate) fn for_tests() -> Result<()> {
              on Debian and Ubuntu: apt-get install gcc libc6-dev"
         );
     }
+    // Two hosts are played by network namespaces; `tc` comes with it.
+    if cfg!(target_os = "linux") {
+        or_apt("ip", "-V", "iproute2")?;
+    }
     // Now rather than after everything has been built.
     etcd::program()?;
     go::variables().map(drop)
