@@ -76,6 +76,9 @@ impl Kind for BackfillKind {
     }
 }
 
+/// Counters that a summary has even if they are 0.
+const ALWAYS: [&str; 4] = ["rows_in", "rows_late", "inserted", "updated"];
+
 /// What the rounds of a job came to.
 fn summarize(ends: &[TaskEnd]) -> Value {
     let mut summary = Map::new();
@@ -113,7 +116,10 @@ fn summarize(ends: &[TaskEnd]) -> Value {
         {
             for (name, value) in counters.as_object().into_iter().flatten() {
                 let sum = summary.get(name).and_then(Value::as_u64).unwrap_or(0) + value.as_u64().unwrap_or(0);
-                summary.insert(name.clone(), sum.into());
+                // What hardly ever happens is not listed as often.
+                if sum > 0 || ALWAYS.contains(&name.as_str()) {
+                    summary.insert(name.clone(), sum.into());
+                }
             }
         }
     }
