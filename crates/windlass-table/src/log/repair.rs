@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Result, TableError};
 use crate::log::frame::{self, GAP, HEADER};
 use crate::log::segment::{self, End, Flow, HEAD, Identity, Lsn};
+use crate::log::writer::lock;
 
 /// What a repair of one segment lost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,8 +26,14 @@ pub struct Repaired {
 ///
 /// # Errors
 ///
-/// That the disk fails, or that a segment's header is damaged, which cannot be mended.
+/// [`TableError::Held`] when somebody writes to the log, that the disk fails, or that a segment's header is damaged, which
+/// cannot be mended.
 pub fn repair(folder: &Path, identity: Identity) -> Result<Vec<Repaired>> {
+    if segment::list(folder)?.is_empty() {
+        return Ok(Vec::new());
+    }
+    // A writer would go on with the file that is replaced, and what it takes in would be lost.
+    let _lock = lock(folder)?;
     let ids = segment::list(folder)?;
     let mut repaired = Vec::new();
     for (n, id) in ids.iter().enumerate() {

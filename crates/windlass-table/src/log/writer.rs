@@ -129,7 +129,7 @@ impl Drop for Writer {
 }
 
 /// Makes sure that one process writes at a time. The lock goes with the process.
-fn lock(folder: &Path) -> Result<File> {
+pub(super) fn lock(folder: &Path) -> Result<File> {
     let path = folder.join("lock");
     let file = OpenOptions::new()
         .create(true)

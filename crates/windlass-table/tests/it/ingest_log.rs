@@ -222,6 +222,8 @@ async fn one_writes_at_a_time() {
     let writer = open(folder.path(), Limits::default());
     let second = Writer::open(folder.path(), WHO, Limits::default(), Lsn::default());
     assert!(matches!(second, Err(TableError::Held(_))));
+    // What the writer takes in would go to the file that a repair has replaced.
+    assert!(matches!(repair(folder.path(), WHO), Err(TableError::Held(_))));
     drop(writer);
     drop(open(folder.path(), Limits::default()));
     let other = Identity { table: 8, shard: 3 };
