@@ -55,7 +55,7 @@ impl AgentError {
     }
 }
 
-/// An agent that listens and does not answer yet: [`Agent::run`] does.
+/// An agent that listens and does not answer yet: [`Listening::run`] does.
 #[derive(Debug)]
 pub struct Agent {
     pub(crate) config: AgentConfig,

@@ -18,7 +18,9 @@ pub(crate) fn config(dag: &DagConfig) -> RecoverConfig {
     let inline_sites = dag.allow_secrets == Allow::Everything;
     let commands = dag.allow_exec == Allow::Everything;
     let (sites, sites_fault) = match std::env::var_os(FILE) {
-        None => (BTreeMap::new(), Some(format!("{FILE} is not set; let it name a YAML file with a site for each name"))),
+        None => {
+            (BTreeMap::new(), Some(format!("{FILE} is not set; let it name a YAML file with a site for each name")))
+        }
         Some(path) => match read(Path::new(&path)) {
             Ok(sites) => (sites, None),
             Err(why) => (BTreeMap::new(), Some(why)),

@@ -59,7 +59,8 @@ fn read<T: DeserializeOwned>(path: &Path, what: &str) -> anyhow::Result<T> {
 }
 
 fn refused(fault: &CallFault) -> anyhow::Error {
-    let problem = if fault.may_pass() { Problem::unreachable(fault.to_string()) } else { Problem::failed(fault.to_string()) };
+    let problem =
+        if fault.may_pass() { Problem::unreachable(fault.to_string()) } else { Problem::failed(fault.to_string()) };
     problem.hint("check auth_url, credential, region and interface of the site").into()
 }
 
@@ -72,7 +73,9 @@ pub(super) async fn run(app: &App, command: &Command) -> anyhow::Result<Exit> {
 }
 
 async fn carry_out(app: &App, command: &Command) -> anyhow::Result<Exit> {
-    let open = |place: &Place| Ok::<_, anyhow::Error>(Cloud::new(read::<Site>(&place.file, "a site")?, app.setting.clock.clone()));
+    let open = |place: &Place| {
+        Ok::<_, anyhow::Error>(Cloud::new(read::<Site>(&place.file, "a site")?, app.setting.clock.clone()))
+    };
     match command {
         Command::Check(place) => {
             let found = access::look(&open(place)?).await.map_err(|fault| refused(&fault))?;
@@ -80,16 +83,19 @@ async fn carry_out(app: &App, command: &Command) -> anyhow::Result<Exit> {
             Ok(if found.is_enough() { Exit::Done } else { Exit::Failed })
         }
         Command::Inventory(args) => {
-            let mut found = reader::read(&open(&args.place)?, &args.instances).await.map_err(|fault| refused(&fault))?;
+            let mut found =
+                reader::read(&open(&args.place)?, &args.instances).await.map_err(|fault| refused(&fault))?;
             found.taken_at = Some(app.setting.clock.wall());
             app.output.result(&found, || serde_json::to_string_pretty(&found).unwrap_or_default() + "\n")?;
             Ok(Exit::Done)
         }
         Command::Diff(args) => {
-            let (old, new): (Inventory, Inventory) = (read(&args.old, "an inventory")?, read(&args.new, "an inventory")?);
+            let (old, new): (Inventory, Inventory) =
+                (read(&args.old, "an inventory")?, read(&args.new, "an inventory")?);
             let found = drift::between(&old, &new);
             let line = |one: &drift::Difference| {
-                let members = if one.members.is_empty() { String::new() } else { format!(": {}", one.members.join(", ")) };
+                let members =
+                    if one.members.is_empty() { String::new() } else { format!(": {}", one.members.join(", ")) };
                 format!("{} {} {} ({}){members}\n", one.what, one.kind, one.name, one.id)
             };
             app.output.result(&found, || found.iter().map(line).collect())?;
