@@ -20,6 +20,7 @@ pub mod batch;
 pub mod canonical;
 pub mod cell;
 pub mod check;
+mod clean;
 pub mod column;
 pub mod day;
 pub mod definition;

@@ -1,7 +1,7 @@
 //! A run, step by step: plan, merge each day, commit, trim. Every step may be repeated, and only the commit changes the
 //! table.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,20 +13,22 @@ use windlass_clock::{SharedClock, SharedEntropy};
 
 use crate::day::Day;
 use crate::definition::{Definition, Shape, Uniqueness};
-use crate::delta::{Action, Add, Base, CommitInfo, Outcome, Snapshot, Txn, commit_run};
+use crate::delta::{Action, Add, Base, CommitInfo, Outcome, Txn, commit_run};
 use crate::edits::outcomes;
 use crate::error::{Result, TableError};
 use crate::fold::{Effect, Effects, effect};
 use crate::home::{Table, archive_app, backfill_app, engine, metrics};
-use crate::log::{Kept, Reader, trim};
+use crate::log::Reader;
 use crate::merge::{Merged, rewrite};
 use crate::patch::{Patch, RowOp};
 use crate::plan::{DayPlan, Reading, RunPlan, Sorted, Window, sort};
 use crate::probe::{BaseFile, Keys, probe};
 use crate::rows::Row;
 
+pub use crate::clean::{Trimmed, clean};
+
 /// Where runs keep what their steps hand on.
-const RUNS: &str = "_windlass/runs";
+pub(crate) const RUNS: &str = "_windlass/runs";
 /// Most bytes of a plan.
 const LARGEST_PLAN: u64 = 256 << 20;
 
@@ -56,7 +58,7 @@ impl Around {
         Self { clock, entropy, work, go_on: Arc::new(|| Ok(())) }
     }
 
-    fn now_ms(&self) -> i64 {
+    pub(crate) fn now_ms(&self) -> i64 {
         self.clock.wall().as_millisecond()
     }
 
@@ -97,7 +99,7 @@ pub struct DayResult {
     pub bytes_read: u64,
 }
 
-fn key(run: &str, name: &str) -> String {
+pub(crate) fn key(run: &str, name: &str) -> String {
     format!("{RUNS}/{run}/{name}")
 }
 
@@ -107,7 +109,7 @@ async fn put_json(table: &Table, key: &str, value: &impl Serialize) -> Result<()
     Ok(())
 }
 
-async fn get_json<T: for<'de> Deserialize<'de>>(table: &Table, key: &str) -> Result<Option<T>> {
+pub(crate) async fn get_json<T: for<'de> Deserialize<'de>>(table: &Table, key: &str) -> Result<Option<T>> {
     match table.store().get_bytes(key, LARGEST_PLAN).await {
         Ok((bytes, _)) => serde_json::from_slice(&bytes)
             .map(Some)
@@ -478,97 +480,6 @@ fn counters(plan: &RunPlan, results: &[DayResult]) -> Value {
         "to_lsn": plan.window.to,
         "base_version": plan.base_version,
     })
-}
-
-/// What cleaning up after a run came to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trimmed {
-    /// What is left of the log.
-    pub log: Kept,
-    /// Objects that the run had made and not committed.
-    pub deleted_outputs: u64,
-}
-
-/// Deletes what nobody needs after a run, whether it was committed or not: segments of the log, objects that were not
-/// committed, and what its steps handed on.
-///
-/// # Errors
-///
-/// Whatever the disk and the store say; repeating goes on.
-pub async fn clean(table: &Table, run: &str, shard: u32, around: &Around) -> Result<Trimmed> {
-    let snapshot = table.snapshot().await?;
-    let (checkpoint, cutoff) = table.progress(&snapshot, shard);
-    let plan: Option<RunPlan> = get_json(table, &key(run, "plan.json")).await?;
-    let committed = committed(table, &snapshot, run, plan.as_ref()).await?;
-    settle_dead_letters(table, run, shard, plan.as_ref().filter(|_| committed.is_some()))?;
-    let kept = committed.unwrap_or_default();
-    let mut deleted_outputs = 0;
-    for entry in table.store().list(&key(run, "names/")).await?.entries {
-        let names: Vec<String> = get_json(table, &entry.key).await?.unwrap_or_default();
-        // What is in the table now counts as committed whatever else is known.
-        for name in names.iter().filter(|name| !kept.contains(*name) && !snapshot.files.contains_key(*name)) {
-            (around.go_on)()?;
-            table.store().delete(name).await?;
-            deleted_outputs += 1;
-        }
-    }
-    let (folder, identity) = (table.log_folder(shard)?, table.identity(shard)?);
-    let log = blocking(move || trim(folder, identity, checkpoint, cutoff)).await?;
-    // The plan goes last: it says what is left to be done here.
-    let (plans, rest): (Vec<_>, Vec<_>) = table
-        .store()
-        .list(&key(run, ""))
-        .await?
-        .entries
-        .into_iter()
-        .partition(|entry| entry.key.ends_with("/plan.json"));
-    for entry in rest.into_iter().chain(plans) {
-        table.store().delete(&entry.key).await?;
-    }
-    let _ = std::fs::remove_dir_all(around.work.join(format!("plan-{run}")));
-    Ok(Trimmed { log, deleted_outputs })
-}
-
-/// The objects that a run has committed; `None`: it has not.
-async fn committed(
-    table: &Table,
-    snapshot: &Snapshot,
-    run: &str,
-    plan: Option<&RunPlan>,
-) -> Result<Option<BTreeSet<String>>> {
-    use crate::delta::TableLog as _;
-    let Some(plan) = plan else { return Ok(None) };
-    for version in plan.base_version + 1..=snapshot.version {
-        let actions = table.log().entry(version).await?.unwrap_or_default();
-        let ours = actions
-            .iter()
-            .any(|action| matches!(action, Action::CommitInfo(info) if info.txn_id.as_deref() == Some(run)));
-        if ours {
-            let key = |action: &Action| match action {
-                Action::Add(add) => Some(add.key()),
-                _ => None,
-            };
-            return Ok(Some(actions.iter().filter_map(key).collect()));
-        }
-    }
-    Ok(None)
-}
-
-/// Rows that a committed run did not merge get a name that says where they lie in the log; others are forgotten.
-fn settle_dead_letters(table: &Table, run: &str, shard: u32, plan: Option<&RunPlan>) -> Result<()> {
-    let folder = table.dead_folder(shard);
-    let file = folder.join(format!(".{run}"));
-    let done = match plan {
-        Some(plan) => {
-            let (from, to) = (plan.window.from.0, plan.window.to.0);
-            std::fs::rename(&file, folder.join(format!("{from:016x}-{to:016x}.jsonl")))
-        }
-        None => std::fs::remove_file(&file),
-    };
-    match done {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(TableError::disk("settle", file)(error)),
-        _ => Ok(()),
-    }
 }
 
 /// Makes the table quick to read again, when that is due.

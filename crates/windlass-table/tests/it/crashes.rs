@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 use windlass_blob::{Context, PutMode};
+use windlass_clock::SystemClock;
 use windlass_table::definition::Column;
 use windlass_table::run::{self, Order};
 use windlass_table::{TableError, Uniqueness};
@@ -124,6 +125,30 @@ async fn what_a_dead_attempt_had_begun_to_write_is_deleted() {
     assert_eq!(clean(&world, &order).await.deleted_outputs, 1);
     world.assert_is(&expected(0)).await;
     assert_eq!(world.strangers().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_run_that_nobody_goes_on_with_is_deleted_a_week_later() {
+    let mut world = first_eight().await;
+    let given_up = world.order();
+    let around = world.around(&given_up.run);
+    let plan = run::plan(&world.table, &given_up, &around).await.unwrap().unwrap();
+    run::merge_day(&world.table, &plan, plan.days[0].day, &around, |_| async { Ok(()) }).await.unwrap();
+    let order = world.order();
+    merged(&world, &order).await;
+    commit(&world, &order).await;
+    clean(&world, &order).await;
+    assert!(run::load_plan(&world.table, &given_up.run).await.is_ok(), "it may still be gone on with");
+    let unfinished = world.table.dead_folder(0).join(format!(".{}", given_up.run));
+    assert!(unfinished.exists());
+    let mut later = world.around("later");
+    let week = jiff::SignedDuration::from_hours(7 * 24 + 1);
+    later.clock = SystemClock::starting_at(later.clock.wall() + week);
+    let trimmed = run::clean(&world.table, &order.run, 0, &later).await.unwrap();
+    assert_eq!(trimmed.deleted_outputs, 1);
+    assert!(!unfinished.exists());
+    assert_eq!(world.strangers().await, Vec::<String>::new());
+    world.assert_is(&expected(0)).await;
 }
 
 #[tokio::test]
