@@ -84,7 +84,8 @@ pub(crate) struct Agent {
     pub(crate) wire: Wire,
     token: Option<String>,
     controller: String,
-    term: u64,
+    /// Without it agents may be asked and not ordered about.
+    term: Option<u64>,
     patience: Duration,
     listing: Duration,
     clock: SharedClock,
@@ -118,7 +119,12 @@ pub(crate) enum Deleted {
 }
 
 impl Agent {
-    pub(crate) fn of(spec: &DistributeSpec, address: &str, term: u64, clock: &SharedClock) -> Result<Self, Failure> {
+    pub(crate) fn of(
+        spec: &DistributeSpec,
+        address: &str,
+        term: Option<u64>,
+        clock: &SharedClock,
+    ) -> Result<Self, Failure> {
         let node = spec.node(address).ok_or_else(|| {
             Failure::permanent("unknown_node", format!("the node {address} is not among the nodes of the job"))
         })?;
@@ -138,7 +144,9 @@ impl Agent {
         let client = CLIENT.as_ref().map_err(|why| CallFault::Here(format!("connections cannot be set up: {why}")))?;
         let mut request = client.request(method, format!("http://{}{path}", self.address));
         if self.wire == Wire::V2 {
-            request = request.header(CONTROLLER, &self.controller).header(TERM, self.term);
+            if let Some(term) = self.term {
+                request = request.header(CONTROLLER, &self.controller).header(TERM, term);
+            }
             if let Some(token) = &self.token {
                 request = request.header(AUTHORIZATION, format!("Bearer {token}"));
             }

@@ -197,7 +197,7 @@ impl TaskType for CopyTask {
     async fn run(&self, cx: &TaskContext) -> Result<Finished, Failure> {
         let spec = DistributeSpec::parse(cx.job_spec())?;
         let order: CopyOrder = order::read(cx.input())?;
-        let agent = Agent::of(&spec, &order.destination, cx.term(), cx.clock())?;
+        let agent = Agent::of(&spec, &order.destination, Some(cx.term()), cx.clock())?;
         let transfer = transfer(&spec, &order, cx.spec().id.to_string());
         let intent = Intent {
             n: 0,
@@ -226,7 +226,7 @@ impl TaskType for CopyTask {
         let Some(undo) = cx.undo() else { return Err(Failure::permanent("not_an_undo", "there is nothing to undo")) };
         let spec = DistributeSpec::parse(cx.job_spec())?;
         let order: CopyOrder = order::read(&undo.task.input)?;
-        let agent = Agent::of(&spec, &order.destination, cx.term(), cx.clock())?;
+        let agent = Agent::of(&spec, &order.destination, Some(cx.term()), cx.clock())?;
         let fault = |what: &str, fault: &CallFault| failure(what, &order.destination, fault);
         for effect in &undo.effects {
             let cancelled = cx.outside("cancel", agent.cancel(&effect.key)).await?;

@@ -54,7 +54,7 @@ async fn survivors(
     size: Option<u64>,
 ) -> Result<(), Failure> {
     let agents: Vec<Agent> =
-        order.others.iter().filter_map(|address| Agent::of(spec, address, cx.term(), cx.clock()).ok()).collect();
+        order.others.iter().filter_map(|address| Agent::of(spec, address, Some(cx.term()), cx.clock()).ok()).collect();
     let mut asked = Vec::with_capacity(agents.len());
     for agent in &agents {
         asked.push(held(agent, order));
@@ -106,7 +106,7 @@ impl TaskType for DeleteTask {
     async fn run(&self, cx: &TaskContext) -> Result<Finished, Failure> {
         let spec = DistributeSpec::parse(cx.job_spec())?;
         let order: DeleteOrder = order::read(cx.input())?;
-        let agent = Agent::of(&spec, &order.node, cx.term(), cx.clock())?;
+        let agent = Agent::of(&spec, &order.node, Some(cx.term()), cx.clock())?;
         let name = &order.name;
         let found = match agent.wire {
             Wire::V2 => match agent.held(name).await {

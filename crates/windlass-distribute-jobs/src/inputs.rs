@@ -32,7 +32,7 @@ pub(crate) async fn watch_catalogue(keeper: Arc<Keeper>) {
 fn look(keeper: &Keeper, files: &[PathBuf], watched: &mut Watched) -> Option<Duration> {
     let mut wait = None;
     let mut changed = false;
-    if keeper.state().accept_catalogue {
+    if std::mem::take(&mut keeper.state().look_again) {
         *watched = Watched::new(files.to_vec(), keeper.spec.settle());
     }
     match watched.look(keeper.clock.monotonic()) {

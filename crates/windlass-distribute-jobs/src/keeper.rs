@@ -73,6 +73,8 @@ impl Keepers {
 pub(crate) struct Keeper {
     pub(crate) job: JobId,
     pub(crate) term: u64,
+    /// It shows what it would do: it orders nobody about, and nobody can reach it.
+    preview: bool,
     pub(crate) spec: DistributeSpec,
     pub(crate) clock: SharedClock,
     pub(crate) state: Mutex<State>,
@@ -128,6 +130,7 @@ impl Keeper {
             issued: Vec::new(),
             amnesia_until: i64::MIN,
             accept_catalogue: false,
+            look_again: false,
             held: Freeze::No,
         };
         let folder: PathBuf = cx.work_dir().join("distribute");
@@ -142,6 +145,7 @@ impl Keeper {
         Ok(Self {
             job: cx.job(),
             term: cx.term(),
+            preview: cx.is_preview(),
             clock,
             nudges: (0..places).map(|_| Notify::new()).collect(),
             board: Board::default(),
@@ -185,7 +189,7 @@ impl Keeper {
 
     /// The agent of a node.
     pub(crate) fn agent(&self, address: &str) -> Result<Agent, Failure> {
-        Agent::of(&self.spec, address, self.term, &self.clock)
+        Agent::of(&self.spec, address, (!self.preview).then_some(self.term), &self.clock)
     }
 
     /// Waits until `done` says yes, or for `limit`.
@@ -217,7 +221,7 @@ impl Keeper {
             }
             all.spawn(inputs::watch_catalogue(keeper.clone()));
             all.spawn(inputs::watch_origin(keeper.clone()));
-            if keeper.spec.listen.is_some() {
+            if keeper.spec.listen.is_some() && !keeper.preview {
                 all.spawn(board::listen(keeper.clone()));
             }
             tokio::select! {

@@ -80,7 +80,7 @@ impl TaskType for LegacyCopyTask {
     async fn run(&self, cx: &TaskContext) -> Result<Finished, Failure> {
         let spec = DistributeSpec::parse(cx.job_spec())?;
         let order: CopyOrder = order::read(cx.input())?;
-        let agent = Agent::of(&spec, &order.destination, cx.term(), cx.clock())?;
+        let agent = Agent::of(&spec, &order.destination, Some(cx.term()), cx.clock())?;
         let keeper = self.keeper(cx)?;
         let id = number(cx);
         let intent = Intent {
@@ -136,7 +136,7 @@ impl TaskType for LegacyCopyTask {
         let Some(undo) = cx.undo() else { return Err(Failure::permanent("not_an_undo", "there is nothing to undo")) };
         let spec = DistributeSpec::parse(cx.job_spec())?;
         let order: CopyOrder = order::read(&undo.task.input)?;
-        let agent = Agent::of(&spec, &order.destination, cx.term(), cx.clock())?;
+        let agent = Agent::of(&spec, &order.destination, Some(cx.term()), cx.clock())?;
         for effect in &undo.effects {
             if let (Some(keeper), Ok(id)) = (self.0.get(cx.job()), effect.key.parse()) {
                 keeper.board.take(id);

@@ -255,7 +255,9 @@ pub(crate) async fn v2(keeper: &Arc<Keeper>, method: &Method, path: &str, body: 
             }
         },
         ("POST", ("catalogue", "accept")) => {
-            keeper.state().accept_catalogue = true;
+            let mut state = keeper.state();
+            (state.accept_catalogue, state.look_again) = (true, true);
+            drop(state);
             document(&json!({ "accepted": true }))
         }
         ("POST", ("freeze", "")) => {

@@ -14,8 +14,8 @@ use crate::plan::{Coming, Planned, plan};
 use crate::spec::Wire;
 use crate::{COPY, COPY_LEGACY, DELETE, status};
 
-/// How long the first round waits for nodes that have not answered yet.
-const FIRST_LOOKS: Duration = Duration::from_secs(2);
+/// How long the first round waits for nodes that have not answered yet, beyond what the inputs take to settle.
+const FIRST_LOOKS: Duration = Duration::from_secs(3);
 /// How long a round waits for a look at nodes on which something ended.
 const FRESH_LOOKS: Duration = Duration::from_millis(400);
 
@@ -27,7 +27,7 @@ pub(crate) async fn round(keepers: &Keepers, cx: &ReconcileContext) -> Result<Re
             let catalogue = state.input_fault.is_none() || state.world.catalogue_doubt.is_some();
             catalogue && state.origin_read && state.sights.iter().all(|sight| sight.looked)
         };
-        keeper.until(FIRST_LOOKS, known).await;
+        keeper.until(keeper.spec.settle() + FIRST_LOOKS, known).await;
     }
     let dirty: Vec<_> = {
         let mut state = keeper.state();
@@ -62,7 +62,8 @@ pub(crate) async fn round(keepers: &Keepers, cx: &ReconcileContext) -> Result<Re
         .await
         .map_err(|error| Failure::transient("planning_stopped", format!("the plan was not made: {error}")))??;
     let again = planned.again;
-    let add = if keeper.spec.dry_run { Vec::new() } else { tasks(cx, &keeper.spec, &planned) };
+    // A preview does nothing either, and shows what it is asked for.
+    let add = if keeper.spec.dry_run && !cx.is_preview() { Vec::new() } else { tasks(cx, &keeper.spec, &planned) };
     let next = if again { Duration::from_secs(1) } else { EVERY };
     Ok(Reconciled::add(add).status(summary, document).next(next))
 }

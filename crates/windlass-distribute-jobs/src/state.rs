@@ -127,6 +127,8 @@ pub(crate) struct State {
     pub(crate) amnesia_until: i64,
     /// A person's word that the catalogue is right as it is.
     pub(crate) accept_catalogue: bool,
+    /// The catalogue shall be read again, although it has not changed.
+    pub(crate) look_again: bool,
     /// What a person holds back, beside what the job's file says.
     pub(crate) held: Freeze,
 }

@@ -467,7 +467,8 @@ impl Engine {
             labels: request.labels,
             priority: request.priority,
             deadline_ms: request.deadline.map(in_ms),
-            undo_after_ms: request.undo_after.map(in_ms),
+            // A preview is over when it is made: nobody confirms it.
+            undo_after_ms: request.undo_after.filter(|_| !preview).map(in_ms),
             created: now,
             preview,
         };

@@ -171,6 +171,13 @@ impl ReconcileContext {
         self.term
     }
 
+    /// Whether this round is only to show what it would add: nothing of it runs, on no store that anybody else knows, and
+    /// its term means nothing to the outside.
+    #[must_use]
+    pub fn is_preview(&self) -> bool {
+        self.spec.preview
+    }
+
     /// Why it is called; more than one cause where signals were gathered.
     #[must_use]
     pub fn causes(&self) -> &[Cause] {

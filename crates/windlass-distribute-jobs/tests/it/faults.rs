@@ -2,7 +2,10 @@
 
 use std::fs;
 
+use serde_json::json;
+
 use crate::node::Lie;
+use crate::old_agents::free;
 use crate::rig::Rig;
 
 const COUNT: usize = 40;
@@ -97,6 +100,32 @@ async fn an_input_that_is_emptied_or_halved_is_not_used() {
     ground.told("the last accepted one stays in use", || ground.rig.catalogue(&all)).await;
     fs::remove_file(ground.rig.path("history")).unwrap();
     ground.told("what was read before stays in use", || ground.rig.catalogue(&all)).await;
+}
+
+#[tokio::test]
+async fn a_catalogue_that_is_refused_is_taken_when_a_person_says_so() {
+    let names = names();
+    let files: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), 10)).collect();
+    let rig = Rig::new(&files);
+    let source = rig.nodes.start(1_000, &[]).await;
+    let a = rig.nodes.start(1_000, &files).await;
+    let engine = rig.engine().await;
+    let mut spec = rig.spec(&source, &[&a]);
+    let listen = free().await;
+    spec["listen"] = json!(listen);
+    let job = rig.submit(&engine, spec).await;
+    rig.settled(job).await;
+    rig.catalogue(&files[..COUNT / 2]);
+    rig.alarm(job, "the last one stays in use").await;
+    let accept = format!("http://{listen}/v2/catalogue/accept");
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    assert!(http.post(accept).send().await.unwrap().status().is_success());
+    rig.until("it is in use", async || rig.status(job).await["catalogue"] == COUNT / 2).await;
+    rig.settled(job).await;
+    assert_eq!(rig.status(job).await["alarms"], json!([]));
+    // Only that one was accepted: the next half is refused again.
+    rig.catalogue(&files[..COUNT / 4]);
+    rig.alarm(job, "the last one stays in use").await;
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use windlass_distribute::wire::tasks::{Status, Task};
 use crate::rig::Rig;
 
 /// A port that is free.
-async fn free() -> String {
+pub(crate) async fn free() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap().to_string()
 }

@@ -1,12 +1,17 @@
 //! What a controller does when all is well.
 
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use windlass_clock::Seeded;
+use windlass_engine::{Engine, EngineConfig};
+use windlass_store::memory::MemoryStore;
 
 use crate::node::Lie;
-use crate::rig::Rig;
+use crate::old_agents::free;
+use crate::rig::{Rig, request};
 
 const FILES: [(&str, u64); 6] =
     [("A.mpg", 100), ("B.mpg", 100), ("C#1?.mpg", 100), ("D%41.mpg", 100), ("E e.mpg", 100), ("F.mpg", 100)];
@@ -119,6 +124,31 @@ async fn a_dry_run_and_a_freeze_move_nothing() {
     rig.alarm(frozen, "frozen").await;
     assert_eq!(rig.nodes.deletes(), Vec::<String>::new());
     assert_eq!(rig.nodes.holders("A.mpg").len(), 2);
+}
+
+#[tokio::test]
+async fn a_preview_shows_what_a_dry_run_would_do_beside_a_controller_that_has_acted() {
+    let rig = Rig::new(&FILES[..1]);
+    let source = rig.nodes.start(1_000, &[]).await;
+    let a = rig.nodes.start(1_000, &[]).await;
+    let engine = rig.engine().await;
+    let mut spec = rig.spec(&source, &[&a]);
+    let listen = free().await;
+    spec["listen"] = json!(listen);
+    let job = rig.submit(&engine, spec.clone()).await;
+    rig.settled(job).await;
+    // What comes now is not seen by that controller.
+    rig.kill(engine).await;
+    let moved = rig.nodes.copies().len();
+    rig.on_origin(FILES[1].0, FILES[1].1);
+    rig.catalogue(&FILES[..2]);
+    spec["dry_run"] = json!(true);
+    let (store, clock) = (Arc::new(MemoryStore::new(rig.clock.clone())), rig.clock.clone());
+    let config = EngineConfig::new(store, clock, Seeded::shared(9), Rig::kinds(), rig.path("preview"));
+    let preview = Engine::preview(config, request(spec)).await.unwrap();
+    let names: Vec<String> = preview.would_run.iter().map(|task| task.name()).collect();
+    assert!(names.len() == 1 && names[0].contains(FILES[1].0), "{names:?}");
+    assert_eq!(rig.nodes.copies().len(), moved, "nothing of it happens");
 }
 
 #[tokio::test]
