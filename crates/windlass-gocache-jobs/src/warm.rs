@@ -78,7 +78,8 @@ impl TaskType for FetchTask {
         let (mut before, mut idle) = (None, 0);
         let fetched = loop {
             let (folder, config, clock) = (folder.clone(), config.clone(), cx.clock().clone());
-            let fetching = tokio::task::spawn_blocking(move || fetch(&folder, config, clock));
+            // Not begun before it may.
+            let fetching = async { tokio::task::spawn_blocking(move || fetch(&folder, config, clock)).await };
             let fetched = cx.outside("fetch", fetching).await?;
             let fetched = fetched
                 .map_err(|error| Failure::permanent("bug", format!("fetching ended unexpectedly: {error}")))??;

@@ -136,7 +136,11 @@ fn make(state: &Path, format: &Path) -> io::Result<()> {
     fs::write(state.join("gc.lock"), b"")?;
     let temporary = state.join(format!("format.{}", std::process::id()));
     fs::File::create(&temporary)?.write_all(FORMAT.as_bytes())?;
-    fs::rename(temporary, format)
+    match fs::rename(temporary, format) {
+        // Another one of this number, in another container or a thread of this process, has renamed it already.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && format.exists() => Ok(()),
+        other => other,
+    }
 }
 
 #[cfg(target_os = "linux")]
