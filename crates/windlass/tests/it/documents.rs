@@ -39,7 +39,10 @@ fn kinds_are_listed_for_people_and_programs() {
     let (document, code) = json(windlass().arg("kinds"));
     let kinds: Vec<&str> =
         document["kinds"].as_array().unwrap().iter().filter_map(|kind| kind["kind"].as_str()).collect();
-    assert_eq!((kinds.as_slice(), code), (["backfill", "dag", "distribute", "gocache", "rebalance", "recover"].as_slice(), 0));
+    assert_eq!(
+        (kinds.as_slice(), code),
+        (["backfill", "dag", "distribute", "gocache", "rebalance", "recover"].as_slice(), 0)
+    );
     windlass().arg("kinds").assert().code(0);
 }
 
