@@ -4,11 +4,10 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use schemars::JsonSchema;
-use schemars::generate::SchemaSettings;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use windlass_engine::kind::SpecFault;
-use windlass_engine::shape::{self, Unmarked};
+use windlass_engine::shape;
 use windlass_model::Failure;
 use windlass_model::quantity::{Size, Span};
 
@@ -46,14 +45,7 @@ pub struct BackfillSpec {
     pub max_run: Option<Size>,
 }
 
-static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
-    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    let mut schema = settings.into_generator().into_root_schema_for::<BackfillSpec>().to_value();
-    if let Some(object) = schema.as_object_mut() {
-        object.remove("$schema");
-    }
-    schema
-});
+static SCHEMA: LazyLock<Value> = LazyLock::new(shape::schema_of::<BackfillSpec>);
 
 /// The JSON Schema.
 pub(crate) fn schema() -> Value {
@@ -62,24 +54,13 @@ pub(crate) fn schema() -> Value {
 
 /// Every fault that can be seen without looking at the world.
 pub(crate) fn check(spec: &Value) -> Vec<SpecFault> {
-    let mut faults = Vec::new();
-    shape::walk(&SCHEMA, spec, "", &mut Unmarked, &mut faults);
-    if !faults.is_empty() {
-        return faults;
-    }
-    match serde_json::from_value::<BackfillSpec>(spec.clone()) {
-        Ok(spec) => spec.faults(&mut faults),
-        Err(error) => faults.push(SpecFault::new("", error.to_string())),
-    }
-    faults
+    shape::check(&SCHEMA, spec, BackfillSpec::faults)
 }
 
 impl BackfillSpec {
     /// Reads a checked spec.
     pub(crate) fn parse(spec: &Value) -> Result<Self, Failure> {
-        serde_json::from_value(spec.clone()).map_err(|error| {
-            Failure::permanent("invalid_spec", format!("the spec of the backfill job cannot be read: {error}"))
-        })
+        shape::read("backfill", spec)
     }
 
     /// The home of the table.

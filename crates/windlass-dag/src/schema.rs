@@ -2,32 +2,22 @@
 
 use std::sync::LazyLock;
 
-use schemars::JsonSchema;
-use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
+use windlass_engine::shape::schema_of;
 
 use crate::spec::{ApproveWith, CopyWith, DagSpec, ExecWith, HttpWith, NoopWith, StepType, WaitWith};
 
-fn of<T: JsonSchema>() -> Value {
-    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    let mut schema = settings.into_generator().into_root_schema_for::<T>().to_value();
-    if let Some(object) = schema.as_object_mut() {
-        object.remove("$schema");
-    }
-    schema
-}
-
 /// The schema of a spec, without what is in `with`.
-pub(crate) static FRAME: LazyLock<Value> = LazyLock::new(of::<DagSpec>);
+pub(crate) static FRAME: LazyLock<Value> = LazyLock::new(schema_of::<DagSpec>);
 
 static WITHS: LazyLock<[(StepType, Value); 6]> = LazyLock::new(|| {
     [
-        (StepType::Noop, of::<NoopWith>()),
-        (StepType::Wait, of::<WaitWith>()),
-        (StepType::Approve, of::<ApproveWith>()),
-        (StepType::Exec, of::<ExecWith>()),
-        (StepType::Http, of::<HttpWith>()),
-        (StepType::Copy, of::<CopyWith>()),
+        (StepType::Noop, schema_of::<NoopWith>()),
+        (StepType::Wait, schema_of::<WaitWith>()),
+        (StepType::Approve, schema_of::<ApproveWith>()),
+        (StepType::Exec, schema_of::<ExecWith>()),
+        (StepType::Http, schema_of::<HttpWith>()),
+        (StepType::Copy, schema_of::<CopyWith>()),
     ]
 });
 

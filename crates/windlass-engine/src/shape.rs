@@ -2,7 +2,11 @@
 //! [`check`](crate::Kind::check) is. Two formats are known besides the usual words: `span`, a length of time, and
 //! `size`, a number of bytes. What a kind's schema says in words of its own is told by its [`Marks`].
 
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use windlass_model::Failure;
 use windlass_model::quantity::{Size, Span};
 
 use crate::kind::SpecFault;
@@ -26,6 +30,46 @@ pub trait Marks {
 pub struct Unmarked;
 
 impl Marks for Unmarked {}
+
+/// The JSON Schema of a type (draft 2020-12), in one piece, so that editors and [`walk`] read it alike.
+#[must_use]
+pub fn schema_of<T: JsonSchema>() -> Value {
+    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    let mut schema = settings.into_generator().into_root_schema_for::<T>().to_value();
+    if let Some(object) = schema.as_object_mut() {
+        object.remove("$schema");
+    }
+    schema
+}
+
+/// Every fault of a spec that can be seen without looking at the world: what its schema finds, or, where that finds
+/// nothing, what `further` finds in what the spec says.
+pub fn check<T: DeserializeOwned>(
+    schema: &Value,
+    spec: &Value,
+    further: impl FnOnce(&T, &mut Vec<SpecFault>),
+) -> Vec<SpecFault> {
+    let mut faults = Vec::new();
+    walk(schema, spec, "", &mut Unmarked, &mut faults);
+    if faults.is_empty() {
+        match T::deserialize(spec) {
+            Ok(spec) => further(&spec, &mut faults),
+            Err(error) => faults.push(SpecFault::new("", error.to_string())),
+        }
+    }
+    faults
+}
+
+/// Reads a spec that was checked.
+///
+/// # Errors
+///
+/// When it cannot be read, that is, when it was checked by another version.
+pub fn read<T: DeserializeOwned>(kind: &str, spec: &Value) -> Result<T, Failure> {
+    T::deserialize(spec).map_err(|error| {
+        Failure::permanent("invalid_spec", format!("the spec of the {kind} job cannot be read: {error}"))
+    })
+}
 
 /// The pointer of a member.
 #[must_use]

@@ -3,12 +3,11 @@
 use std::sync::LazyLock;
 
 use schemars::JsonSchema;
-use schemars::generate::SchemaSettings;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use windlass_blob::BlobUrl;
 use windlass_engine::kind::SpecFault;
-use windlass_engine::shape::{self, Unmarked};
+use windlass_engine::shape;
 use windlass_model::Failure;
 use windlass_model::quantity::Span;
 
@@ -55,14 +54,7 @@ pub struct GocacheSpec {
     pub folders: Vec<String>,
 }
 
-static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
-    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    let mut schema = settings.into_generator().into_root_schema_for::<GocacheSpec>().to_value();
-    if let Some(object) = schema.as_object_mut() {
-        object.remove("$schema");
-    }
-    schema
-});
+static SCHEMA: LazyLock<Value> = LazyLock::new(shape::schema_of::<GocacheSpec>);
 
 /// The JSON Schema.
 pub(crate) fn schema() -> Value {
@@ -71,24 +63,13 @@ pub(crate) fn schema() -> Value {
 
 /// Every fault that can be seen without looking at the world.
 pub(crate) fn check(spec: &Value) -> Vec<SpecFault> {
-    let mut faults = Vec::new();
-    shape::walk(&SCHEMA, spec, "", &mut Unmarked, &mut faults);
-    if !faults.is_empty() {
-        return faults;
-    }
-    match serde_json::from_value::<GocacheSpec>(spec.clone()) {
-        Ok(spec) => spec.faults(&mut faults),
-        Err(error) => faults.push(SpecFault::new("", error.to_string())),
-    }
-    faults
+    shape::check(&SCHEMA, spec, GocacheSpec::faults)
 }
 
 impl GocacheSpec {
     /// Reads a checked spec.
     pub(crate) fn parse(spec: &Value) -> Result<Self, Failure> {
-        serde_json::from_value(spec.clone()).map_err(|error| {
-            Failure::permanent("invalid_spec", format!("the spec of the gocache job cannot be read: {error}"))
-        })
+        shape::read("gocache", spec)
     }
 
     fn faults(&self, faults: &mut Vec<SpecFault>) {

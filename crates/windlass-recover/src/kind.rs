@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use windlass_clock::SharedClock;
 use windlass_engine::kind::{Kind, PlanContext, SpecFault, TaskEnd, TaskType};
-use windlass_engine::shape::{self, Unmarked};
+use windlass_engine::shape;
 use windlass_model::effect::{Effect, Leftover};
 use windlass_model::plan::{Need, Plan, PoolUse};
 use windlass_model::task::Outcome;
@@ -71,36 +71,25 @@ impl Kind for RecoverKind {
     }
 
     fn check(&self, spec: &Value) -> Vec<SpecFault> {
-        let mut faults = Vec::new();
-        shape::walk(spec::schema(), spec, "", &mut Unmarked, &mut faults);
-        if !faults.is_empty() {
-            return faults;
-        }
-        let spec: RecoverSpec = match serde_json::from_value(spec.clone()) {
-            Ok(spec) => spec,
-            Err(error) => return vec![SpecFault::new("", error.to_string())],
-        };
-        for (pointer, site) in [("/target", Some(&spec.target)), ("/source", spec.source.as_ref())] {
-            if let Some(Err(why)) = site.map(|site| self.sites.describe(site)) {
-                faults.push(SpecFault::new(pointer, why));
+        shape::check(spec::schema(), spec, |spec: &RecoverSpec, faults| {
+            for (pointer, site) in [("/target", Some(&spec.target)), ("/source", spec.source.as_ref())] {
+                if let Some(Err(why)) = site.map(|site| self.sites.describe(site)) {
+                    faults.push(SpecFault::new(pointer, why));
+                }
             }
-        }
-        match &spec.inventory {
-            Some(inventory) => {
-                let found = findings::of_plan(&spec, inventory);
-                faults.extend(
-                    found
+            match &spec.inventory {
+                Some(inventory) => faults.extend(
+                    findings::of_plan(spec, inventory)
                         .into_iter()
                         .filter(|one| one.blocks)
                         .map(|one| SpecFault::new("/inventory", format!("{}: {}", one.code, one.text))),
-                );
+                ),
+                None if spec.source.is_none() => {
+                    faults.push(SpecFault::new("/inventory", "give an `inventory`, or a `source` to read it from"));
+                }
+                None => {}
             }
-            None if spec.source.is_none() => {
-                faults.push(SpecFault::new("/inventory", "give an `inventory`, or a `source` to read it from"));
-            }
-            None => {}
-        }
-        faults
+        })
     }
 
     fn exclusive(&self, spec: &Value) -> Vec<String> {

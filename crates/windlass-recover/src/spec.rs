@@ -5,9 +5,9 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use schemars::generate::SchemaSettings;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use windlass_engine::shape;
 use windlass_model::Failure;
 use windlass_model::quantity::Span;
 use windlass_openstack::Site;
@@ -255,14 +255,7 @@ impl Pace {
     }
 }
 
-static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
-    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    let mut schema = settings.into_generator().into_root_schema_for::<RecoverSpec>().to_value();
-    if let Some(object) = schema.as_object_mut() {
-        object.remove("$schema");
-    }
-    schema
-});
+static SCHEMA: LazyLock<Value> = LazyLock::new(shape::schema_of::<RecoverSpec>);
 
 /// The JSON Schema.
 pub(crate) fn schema() -> &'static Value {
@@ -272,9 +265,7 @@ pub(crate) fn schema() -> &'static Value {
 impl RecoverSpec {
     /// Reads a checked spec.
     pub(crate) fn parse(spec: &Value) -> Result<Self, Failure> {
-        Self::deserialize(spec).map_err(|error| {
-            Failure::permanent("invalid_spec", format!("the spec of the recover job cannot be read: {error}"))
-        })
+        shape::read("recover", spec)
     }
 
     /// The plan of an instance.
