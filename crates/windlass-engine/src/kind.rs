@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use windlass_clock::{SharedClock, SharedEntropy};
 use windlass_model::effect::{Effect, Leftover};
 use windlass_model::plan::{Plan, PoolUse, TaskSpec, TaskTypes};
 use windlass_model::policy::Policy;
-use windlass_model::task::Outcome;
+use windlass_model::task::{Outcome, SharedUse};
 use windlass_model::{Failure, JobId, TaskId};
 
 use crate::context::TaskContext;
@@ -63,6 +64,35 @@ pub struct TaskEnd {
     pub outcome: Option<Outcome>,
     /// Its output, when it succeeded.
     pub output: Option<Value>,
+    /// When it was first claimed.
+    pub started: Option<Timestamp>,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+    /// Attempts that failed.
+    pub failures: u32,
+    /// Workers that died over it.
+    pub deaths: u32,
+    /// How it came by its shared resource.
+    pub shared: Option<SharedUse>,
+}
+
+impl TaskEnd {
+    /// A task that has not run.
+    #[must_use]
+    pub fn planned(task: Arc<TaskSpec>) -> Self {
+        Self { task, outcome: None, output: None, started: None, ended: None, failures: 0, deaths: 0, shared: None }
+    }
+}
+
+/// An earlier job of the same series, for comparison.
+#[derive(Clone, Debug)]
+pub struct Earlier {
+    /// The job.
+    pub job: JobId,
+    /// When it was submitted.
+    pub created: Timestamp,
+    /// The kind's part of its report.
+    pub summary: Value,
 }
 
 /// A kind of job. Registered in the binary, and nowhere else.
@@ -141,6 +171,16 @@ pub trait Kind: Send + Sync + 'static {
         Value::Null
     }
 
+    /// What jobs that are compared with each other have in common: the protection group. `None`: nobody compares.
+    fn series(&self, _spec: &Value) -> Option<String> {
+        None
+    }
+
+    /// Adds to a job's summary what has changed since the earlier jobs of its [series](Kind::series), the latest first.
+    fn compare(&self, summary: Value, _earlier: &[Earlier]) -> Value {
+        summary
+    }
+
     /// The kind's part of a plan preview, in words, made from what the tasks that change nothing put out.
     fn describe_plan(&self, _spec: &Value, _ends: &[TaskEnd]) -> Option<String> {
         None
@@ -216,6 +256,12 @@ pub trait TaskType: Send + Sync + 'static {
     /// A line of shell that removes what `effect` made, for people who have to clean up by hand. Run twice it does
     /// no harm.
     fn clean_up_command(&self, _effect: &Effect) -> Option<String> {
+        None
+    }
+
+    /// The type that tasks have which undo tasks of this type, where it has a name of its own; its `undo` is called
+    /// then. `None`: this type.
+    fn undone_by(&self) -> Option<&'static str> {
         None
     }
 

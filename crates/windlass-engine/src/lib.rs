@@ -44,7 +44,7 @@ pub use command::{Command, CommandReply};
 pub use context::{Intent, ProgressHandle, TaskContext, UndoInput};
 pub use coordinator::image::Counts;
 pub use engine::{Engine, EngineConfig, JobRequest, Preview};
-pub use kind::{Finished, Kind, Kinds, PlanContext, SpecFault, TaskEnd, TaskType};
+pub use kind::{Earlier, Finished, Kind, Kinds, PlanContext, SpecFault, TaskEnd, TaskType};
 pub use offers::TaskClaim;
 pub use presence::Presence;
 pub use reconcile::{Cause, Ended, InFlight, Reconcile, ReconcileContext, Reconciled, RoundRecord, Waker};

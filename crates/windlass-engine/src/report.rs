@@ -15,8 +15,15 @@ use windlass_store::Store;
 
 use crate::EngineError;
 use crate::coordinator::image::{Counts, JobImage, Task};
-use crate::kind::{Kinds, TaskType};
+use crate::coordinator::load;
+use crate::kind::{Earlier, Kind, Kinds, TaskType};
 use crate::view;
+
+/// Earlier jobs of a series that a report goes back to, the tasks that they may have together, and the jobs that are
+/// looked at to find them.
+const EARLIER: usize = 30;
+const EARLIER_TASKS: usize = 20_000;
+const EARLIER_LOOKED: usize = 300;
 
 /// Warnings and errors that a report lists; the log has them all.
 const LISTED: usize = 200;
@@ -138,12 +145,51 @@ pub async fn make(store: &dyn Store, kinds: &Kinds, id: JobId, now: Timestamp) -
         unsuccessful,
         leftovers,
         warnings,
-        summary: with_last_round(
-            kind.map(|kind| kind.summarize(&image.record.spec, &ends)).unwrap_or_default(),
-            &image,
-        ),
+        summary: match kind {
+            None => with_last_round(Value::Null, &image),
+            Some(kind) => {
+                let summary = with_last_round(kind.summarize(&image.record.spec, &ends), &image);
+                match kind.series(&image.record.spec) {
+                    None => summary,
+                    Some(series) => {
+                        let earlier = earlier(store, &**kind, &image, &series).await?;
+                        kind.compare(summary, &earlier)
+                    }
+                }
+            }
+        },
         status: image.status.clone(),
     })
+}
+
+/// The jobs of a series before this one, the latest first. Those that did not come to an end by themselves count too.
+async fn earlier(
+    store: &dyn Store,
+    kind: &dyn Kind,
+    image: &JobImage,
+    series: &str,
+) -> Result<Vec<Earlier>, EngineError> {
+    let (mut found, mut tasks, mut looked) = (Vec::new(), 0, 0);
+    let before = view::jobs(store).await?.into_iter().filter(|job| {
+        job.kind == kind.name()
+            && job.id < image.id()
+            && matches!(job.status.state, JobState::Completed | JobState::Finished)
+    });
+    for job in before {
+        if found.len() >= EARLIER || tasks > EARLIER_TASKS || looked >= EARLIER_LOOKED {
+            break;
+        }
+        looked += 1;
+        let Some(record) = load::record(store, job.id).await? else { continue };
+        if kind.series(&record.spec).as_deref() != Some(series) {
+            continue;
+        }
+        let Some(other) = load::load(store, job.id).await? else { continue };
+        let ends = view::ends(store, &other).await?;
+        tasks += ends.len();
+        found.push(Earlier { job: job.id, created: job.created, summary: kind.summarize(&record.spec, &ends) });
+    }
+    Ok(found)
 }
 
 /// A kind's summary, with what the last round of a standing job said under `now`.

@@ -406,12 +406,23 @@ pub(crate) async fn ends(store: &dyn Store, image: &JobImage) -> Result<Vec<Task
     sort_by_dependencies(&mut specs);
     let mut ends = Vec::with_capacity(specs.len());
     for spec in specs {
-        let outcome = image.tasks[&spec.id].status.outcome().cloned();
+        let status = &image.tasks[&spec.id].status;
+        let outcome = status.outcome().cloned();
         let output: Option<Value> = match &outcome {
             Some(Outcome::Succeeded { output }) => Some(values::fetch(store, image.id(), output).await?),
             _ => None,
         };
-        ends.push(TaskEnd { task: spec, outcome, output });
+        let failures = status.attempts.iter().filter(|attempt| attempt.failure.is_some()).count();
+        ends.push(TaskEnd {
+            task: spec,
+            started: status.started,
+            ended: outcome.is_some().then_some(status.since),
+            failures: u32::try_from(failures).unwrap_or(u32::MAX),
+            deaths: status.deaths,
+            shared: status.shared,
+            outcome,
+            output,
+        });
     }
     Ok(ends)
 }

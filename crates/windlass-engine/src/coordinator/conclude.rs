@@ -44,7 +44,23 @@ impl Coordinator {
             },
             Err(failure) => Err(failure),
         };
+        // Those that hold shared resources are taken in together, before anything else is decided.
+        if let Ok(kept) = &result
+            && self.left_undone(id).is_none()
+            && let Some(shared) = self.may_share(id, kept).await?
+        {
+            match shared {
+                Ok(shared) => self.to_share.push(shared),
+                Err(failure) => self.failed(id, failure, false)?,
+            }
+            return Ok(());
+        }
         self.concluded(id, epoch, result, false).await
+    }
+
+    /// What an undo has left in place.
+    fn left_undone(&self, id: TaskId) -> Option<String> {
+        self.image.tasks[&id].spec.undoes.and_then(|undone| self.image.left_by(undone))
     }
 
     /// An attempt has ended, here or elsewhere. `asked`: it was told to stop by its worker.
@@ -73,9 +89,7 @@ impl Coordinator {
 
     /// Takes in a success: the output, and the tasks it brings.
     async fn accept(&mut self, id: TaskId, epoch: Epoch, kept: Kept) -> Result<Result<(), Failure>, EngineError> {
-        if let Some(undone) = self.image.tasks[&id].spec.undoes
-            && let Some(left) = self.image.left_by(undone)
-        {
+        if let Some(left) = self.left_undone(id) {
             return Ok(Err(Failure::permanent("undo_incomplete", format!("undoing left effect {left} in place"))));
         }
         if let Some(accepted) = self.accept_shared(id, &kept).await? {
@@ -95,7 +109,7 @@ impl Coordinator {
     }
 
     /// Decides what follows a failed attempt.
-    fn failed(&mut self, id: TaskId, failure: Failure, asked: bool) -> Result<(), EngineError> {
+    pub(super) fn failed(&mut self, id: TaskId, failure: Failure, asked: bool) -> Result<(), EngineError> {
         let now = self.now();
         let policy = self.policy(id);
         let status = &self.image.tasks[&id].status;

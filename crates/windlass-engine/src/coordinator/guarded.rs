@@ -4,7 +4,7 @@
 //! it rests on; the task's own record and the other record change together or not at all. When somebody else was
 //! faster nothing has happened, in memory neither, and it is decided anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +22,12 @@ use crate::records::{AddedBy, Hold, TaskRecord, encode};
 
 /// Tasks that are tried in one round.
 const TRIED: usize = 64;
+/// Changes that go into one transaction at most.
+pub(super) const TOGETHER: usize = 16;
+/// Operations and bytes of records of others that one transaction takes: below the store's limits by what else goes with
+/// them.
+const OPS: usize = 72;
+const BYTES: usize = 96 * 1024;
 
 /// What becomes durable together, if what it compares still holds.
 #[derive(Debug, Default)]
@@ -39,6 +45,54 @@ pub(super) struct Guarded {
     /// Tasks that become part of the plan.
     pub(super) adds: Vec<TaskSpec>,
     pub(super) logs: Vec<(Level, &'static str, TaskId, String)>,
+}
+
+impl Guarded {
+    fn ops(&self) -> usize {
+        self.puts.len() + self.moves.len() + self.effects.len() + self.holds.len() + self.adds.len() + self.logs.len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.puts.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Bytes::len)).sum()
+    }
+
+    /// Takes in another change of the same sort, or gives it back when there is no room for it.
+    pub(super) fn join(&mut self, other: Self) -> Result<(), Box<Self>> {
+        let first = self.moves.is_empty() && self.puts.is_empty();
+        let fits = self.label == other.label
+            && self.ops() + other.ops() <= OPS
+            && self.bytes() + other.bytes() <= BYTES
+            && self.compares.len() + other.compares.len() <= OPS
+            && !other.puts.iter().any(|(key, _)| self.touches(key));
+        if first {
+            *self = other;
+            return Ok(());
+        }
+        if !fits {
+            return Err(Box::new(other));
+        }
+        self.compares.extend(other.compares);
+        self.puts.extend(other.puts);
+        self.moves.extend(other.moves);
+        self.effects.extend(other.effects);
+        self.holds.extend(other.holds);
+        self.adds.extend(other.adds);
+        self.logs.extend(other.logs);
+        Ok(())
+    }
+
+    fn touches(&self, key: &str) -> bool {
+        self.puts.iter().any(|(other, _)| other == key)
+    }
+}
+
+/// Changes that start tasks, to be committed together.
+#[derive(Default)]
+struct Group {
+    change: Guarded,
+    starts: Vec<TaskId>,
+    /// Slots that they take.
+    slots: BTreeSet<String>,
 }
 
 /// What is to be done with a task that needs more than a place.
@@ -60,14 +114,35 @@ impl Coordinator {
         let rung = self.woken.count();
         if rung != self.woken_seen {
             self.woken_seen = rung;
-            self.image.unblock_all();
+            self.image.unblock(TRIED, |_| true);
         }
         let mut changed = false;
         self.wants_worker = false;
+        let mut group = Group::default();
+        // Pools that had no place in this round, and those that had one.
+        let (mut full, mut open) = (BTreeSet::new(), BTreeSet::new());
         for id in self.image.guarded_candidates(TRIED) {
-            match self.decide(id).await? {
-                Decision::Blocked(on) => self.image.block(id, on),
+            if let Some(pool) = self.image.needs_pools_only(id).iter().find(|one| full.contains(&one.pool)) {
+                let on = Blocked::Pool(pool.pool.clone());
+                self.image.block(id, on);
+                continue;
+            }
+            // What a change of the group is about to write is not in the store yet.
+            if self.rests_on(id).is_some_and(|key| group.change.touches(&key)) {
+                changed |= self.commit_group(&mut group).await?;
+            }
+            if !self.image.is_guarded(id) {
+                continue;
+            }
+            match self.decide(id, &group.slots).await? {
+                Decision::Blocked(on) => {
+                    if let Blocked::Pool(pool) = &on {
+                        full.insert(pool.clone());
+                    }
+                    self.image.block(id, on);
+                }
                 Decision::Ends(change) => {
+                    self.commit_group(&mut group).await?;
                     self.commit_guarded(change).await?;
                     changed = true;
                 }
@@ -81,7 +156,11 @@ impl Coordinator {
                     if place != Place::Taken {
                         // Who coordinates the job moves shared records and slots; who runs the task may be another.
                         if self.may_offer_guarded(&spec) {
-                            self.offer_guarded(id, change).await?;
+                            self.commit_group(&mut group).await?;
+                            // A slot that the group has just taken is not free any more.
+                            if let Decision::Starts(change) = self.decide(id, &BTreeSet::new()).await? {
+                                self.offer_guarded(id, change).await?;
+                            }
                             changed = true;
                         } else if place == Place::None {
                             break;
@@ -89,19 +168,55 @@ impl Coordinator {
                         continue;
                     }
                     changed = true;
-                    if self.commit_guarded(change).await? {
-                        self.start(id).await?;
-                    } else {
-                        self.attempts.give_back(id);
+                    open.extend(spec.pools.iter().map(|one| one.pool.clone()));
+                    let slots =
+                        change.puts.iter().map(|(key, _)| key.clone()).filter(|key| key.starts_with(keys::SLOTS));
+                    let slots: Vec<String> = slots.collect();
+                    if let Err(change) = group.change.join(change) {
+                        self.commit_group(&mut group).await?;
+                        group.change = *change;
+                    }
+                    group.slots.extend(slots);
+                    group.starts.push(id);
+                    if group.starts.len() >= self.together {
+                        self.commit_group(&mut group).await?;
                     }
                 }
             }
         }
+        changed |= self.commit_group(&mut group).await?;
+        // There may be places for more of those that wait.
+        self.image.unblock(TRIED, |on| match on {
+            Blocked::Pool(pool) => open.contains(pool) && !full.contains(pool),
+            Blocked::Shared(_) => false,
+        });
         self.keep_queues();
         if self.image.blocked().next().is_none() {
             self.shared.wakers.forget(self.image.id());
         }
         Ok(changed)
+    }
+
+    /// Commits what has been gathered, and starts the tasks of it. Returns whether there was anything.
+    async fn commit_group(&mut self, group: &mut Group) -> Result<bool, EngineError> {
+        let Group { change, starts, .. } = std::mem::take(group);
+        if starts.is_empty() {
+            return Ok(false);
+        }
+        if self.commit_guarded(change).await? {
+            self.together = TOGETHER;
+            for id in starts {
+                self.start(id).await?;
+            }
+            return Ok(true);
+        }
+        // One of the records has changed meanwhile: decided anew, one by one, until something succeeds.
+        self.together = 1;
+        for id in starts {
+            self.reuse.remove(&id);
+            self.attempts.give_back(id);
+        }
+        Ok(true)
     }
 
     /// Ends tasks that hold a shared resource, together with that. Returns whether anything changed.

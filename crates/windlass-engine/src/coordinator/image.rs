@@ -26,7 +26,8 @@ use windlass_model::task::{Outcome, Output, TaskEvent, TaskState, TaskStatus};
 use windlass_model::{Epoch, Failure, JobId, TaskId, WorkerId};
 use windlass_store::{Op, keys};
 
-pub(crate) use self::guard::Blocked;
+use self::guard::Blockade;
+pub(crate) use self::guard::{Blocked, Holds};
 pub(crate) use self::rounds::Rounds;
 use crate::EngineError;
 use crate::records::{AddedBy, Head, JobRecord, TaskRecord, encode};
@@ -218,10 +219,10 @@ pub(crate) struct JobImage {
     to_delay: Vec<TaskId>,
     /// Claimable tasks that need more than a place, in the same order.
     guarded: BTreeSet<(Reverse<i32>, u64, TaskId)>,
-    /// Claimable tasks that wait for a record of the store, and what is said about it.
-    blocked: BTreeMap<TaskId, Blocked>,
+    /// Claimable tasks that wait for a record of the store.
+    blocked: Blockade,
     /// Shared resources that the job holds, and the task of each that stands for that.
-    pub(crate) holds: BTreeMap<String, TaskId>,
+    pub(crate) holds: Holds,
     /// Tasks that hold a shared resource and are about to end badly.
     pub(crate) to_end: Vec<(TaskId, TaskEvent)>,
     /// Tasks whose success has brought others, and how many of those are there.
@@ -256,8 +257,8 @@ impl JobImage {
             to_cancel: Vec::new(),
             to_delay: Vec::new(),
             guarded: BTreeSet::new(),
-            blocked: BTreeMap::new(),
-            holds: BTreeMap::new(),
+            blocked: Blockade::default(),
+            holds: Holds::default(),
             to_end: Vec::new(),
             adders: HashMap::new(),
             brought_by: HashMap::new(),
@@ -541,7 +542,7 @@ impl JobImage {
                     }
                 }
             }
-            self.blocked.remove(&id);
+            self.blocked.remove(id);
         }
     }
 

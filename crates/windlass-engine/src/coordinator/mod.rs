@@ -221,6 +221,10 @@ pub(crate) struct Coordinator {
     /// Rings when something changed that a task waits for.
     woken: Arc<Bell>,
     woken_seen: u64,
+    /// Ended tasks that hold shared resources, to be taken in together with those.
+    to_share: Vec<shared::Sharing>,
+    /// Changes that rest on records of others and go into one transaction.
+    together: usize,
     /// What shared resources put out that claimed tasks are about to reuse.
     reuse: BTreeMap<TaskId, Value>,
     /// Pools in whose queues the job stands.
@@ -277,6 +281,8 @@ impl Coordinator {
             shutting_down: false,
             woken: Arc::default(),
             woken_seen: 0,
+            to_share: Vec::new(),
+            together: guarded::TOGETHER,
             reuse: BTreeMap::new(),
             queued: BTreeSet::new(),
             deleted: false,
@@ -350,7 +356,8 @@ impl Coordinator {
                 return self.end_deleted().await;
             }
             self.keep_rounds().await?;
-            let more = self.step()? | self.end_holding().await? | self.claim_guarded().await?;
+            let shared = self.share_ended().await?;
+            let more = shared | self.step()? | self.end_holding().await? | self.claim_guarded().await?;
             let rests = !more && self.comes_to_rest().await?;
             let began = self.flush(rests).await?;
             self.begin_round();

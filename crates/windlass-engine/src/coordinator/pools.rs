@@ -18,14 +18,25 @@ use crate::records::{SlotHolder, encode};
 use crate::wakers;
 
 impl Coordinator {
-    /// A free place in each pool, or the pool that has none for this job.
-    pub(super) async fn free_slots(&self, pools: &[PoolUse]) -> Result<Result<Vec<String>, String>, EngineError> {
+    /// A free place in each pool, or the pool that has none for this job. `pending` are about to be taken.
+    pub(super) async fn free_slots(
+        &self,
+        pools: &[PoolUse],
+        pending: &BTreeSet<String>,
+    ) -> Result<Result<Vec<String>, String>, EngineError> {
         let job = self.image.id();
         let mut free = Vec::with_capacity(pools.len());
         for PoolUse { pool, size } in pools {
             // Before looking: whatever changes afterwards rings.
             self.shared.wakers.wait(wakers::pool_topic(pool), job, &self.woken);
-            let (held, before) = self.patiently(|| self.pool(pool)).await?;
+            let (mut held, before) = self.patiently(|| self.pool(pool)).await?;
+            held.extend(
+                pending
+                    .iter()
+                    .filter_map(|key| keys::pool_of_slot(key))
+                    .filter(|(name, _)| *name == pool)
+                    .map(|(_, n)| n),
+            );
             let left = usize::try_from(*size).unwrap_or(usize::MAX).saturating_sub(held.len());
             // A pool that was made smaller has places beyond its end; they count until they are given back.
             let n = (0..*size).find(|n| !held.contains(n));
@@ -116,7 +127,7 @@ impl Coordinator {
         if pools.is_empty() || !self.image.status.slots.is_empty() {
             return Ok(None);
         }
-        let slots = match self.free_slots(&pools).await? {
+        let slots = match self.free_slots(&pools, &BTreeSet::new()).await? {
             Ok(slots) => slots,
             Err(pool) => return Ok(Some(pool)),
         };

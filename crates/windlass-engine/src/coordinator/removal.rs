@@ -53,11 +53,11 @@ impl Coordinator {
     /// What nobody removes any more once the job is gone: not what others hold too.
     async fn left_behind(&self) -> Result<Vec<Leftover>, EngineError> {
         let mut left = report::leftovers(&self.image, &self.shared.kinds);
-        for key in self.image.holds.keys() {
+        for (key, task) in self.image.holds.iter() {
             left.retain(|left| left.shared.as_ref() != Some(key));
             let Some(entry) = self.shared.store.get(&keys::shared(key)).await? else { continue };
             let record: SharedRecord = decode(&entry)?;
-            let task = &self.image.tasks[&self.image.holds[key]];
+            let task = &self.image.tasks[task];
             let task_type = self.shared.kinds.task_type(&record.task_type);
             if record.clone().abandoned(self.image.id(), record.since).is_none() {
                 let own = task.effects.values().filter(|effect| effect.may_exist());

@@ -2,15 +2,17 @@
 //!
 //! [`holders`](crate::holders) has the rules; here they become transactions.
 
+use std::collections::{BTreeSet, VecDeque};
+
 use serde_json::json;
 use windlass_model::effect::{Effect, EffectEvent};
 use windlass_model::log::Level;
 use windlass_model::plan::Shared;
 use windlass_model::task::{Output, SharedUse, TaskEvent};
-use windlass_model::{ErrorClass, Failure, JobId, TaskId};
+use windlass_model::{Epoch, ErrorClass, Failure, JobId, TaskId};
 use windlass_store::{Compare, keys};
 
-use super::guarded::{Decision, Guarded};
+use super::guarded::{self, Decision, Guarded};
 use super::image::Blocked;
 use super::{Coordinator, Kept};
 use crate::EngineError;
@@ -37,6 +39,15 @@ fn listed(jobs: &[JobId]) -> String {
     names.join(", ")
 }
 
+/// What a task that makes or removes a shared resource has come to.
+pub(super) struct Sharing {
+    id: TaskId,
+    epoch: Epoch,
+    key: String,
+    output: serde_json::Value,
+    kept: Output,
+}
+
 impl Guarded {
     /// Writes the record of a shared resource, or deletes it.
     fn put_record(&mut self, key: &str, record: Option<&SharedRecord>) {
@@ -60,8 +71,18 @@ impl Coordinator {
         }
     }
 
-    /// What is to be done with a task that needs more than a place.
-    pub(super) async fn decide(&mut self, id: TaskId) -> Result<Decision, EngineError> {
+    /// The record that a task rests on besides places in pools.
+    pub(super) fn rests_on(&self, id: TaskId) -> Option<String> {
+        let task = &self.image.tasks[&id];
+        let key = match task.spec.undoes {
+            Some(undone) => self.image.held_by(undone),
+            None => task.spec.shared.as_ref().map(|shared| &shared.key),
+        };
+        key.map(|key| keys::shared(key))
+    }
+
+    /// What is to be done with a task that needs more than a place. `pending` are slots that are about to be taken.
+    pub(super) async fn decide(&mut self, id: TaskId, pending: &BTreeSet<String>) -> Result<Decision, EngineError> {
         let task = &self.image.tasks[&id];
         let (spec, status) = (task.spec.clone(), task.status.clone());
         let worker = self.session.worker;
@@ -73,7 +94,7 @@ impl Coordinator {
             },
         };
         let Decision::Starts(mut change) = decided else { return Ok(decided) };
-        let slots = match self.free_slots(&spec.pools).await? {
+        let slots = match self.free_slots(&spec.pools, pending).await? {
             Ok(slots) => slots,
             Err(pool) => return Ok(Decision::Blocked(Blocked::Pool(pool))),
         };
@@ -236,9 +257,10 @@ impl Coordinator {
                 change.holds.push((key, None));
             }
             (Release::Nothing | Release::Delete, Some(record)) if has_effects || !record.effects.is_empty() => {
-                let undo = self.image.undo_of(id, self.image.status.generation);
+                let mut undo = self.image.undo_of(id, self.image.status.generation);
+                self.name_undo(&mut undo);
                 change.effects = self.adopted(id, &record)?;
-                let owner = Owner { job, task: undo.id, epoch: windlass_model::Epoch::default() };
+                let owner = Owner { job, task: undo.id, epoch: Epoch::default() };
                 change.put_record(&key, Some(&record.deleting(owner, now)));
                 let text = format!("{} has half made {key}; it is undone at once", task.spec.name());
                 change.logs.push((Level::Info, "shared.undoing", id, text));
@@ -259,63 +281,132 @@ impl Coordinator {
         id: TaskId,
         done: &Kept,
     ) -> Result<Option<Result<(), Failure>>, EngineError> {
-        let task = &self.image.tasks[&id];
-        let stands_for = task.spec.undoes.unwrap_or(id);
-        let Some(key) = self.image.held_by(stands_for).cloned() else { return Ok(None) };
-        let (job, name) = (self.image.id(), task.spec.name());
-        let undoes = task.spec.undoes.is_some();
-        let store = &*self.shared.store;
-        let output = if undoes { json!({ "removed": key }) } else { values::fetch(store, job, &done.output).await? };
-        if !undoes {
-            if !done.add.is_empty() {
-                let text = "a task that makes a shared resource cannot bring further tasks: whoever reuses it has none";
-                return Ok(Some(Err(Failure::permanent("shared_adds", text))));
-            }
-            let bytes = output.to_string().len();
-            if bytes > OUTPUT_BYTES {
-                let text = format!("the output of a shared task has {bytes} bytes, at most {OUTPUT_BYTES} are kept");
-                return Ok(Some(Err(Failure::permanent("output_too_large", text))));
-            }
-            let effects = task.effects.values().filter(|effect| effect.may_exist()).count();
-            if effects > EFFECTS {
-                let text = format!("a shared task has {effects} effects, at most {EFFECTS} can be handed on");
-                return Ok(Some(Err(Failure::permanent("too_many_effects", text))));
-            }
-        }
-        let kept = values::keep(&*self.shared.store, job, output.clone()).await?;
+        let shared = match self.may_share(id, done).await? {
+            Some(Ok(shared)) => shared,
+            Some(Err(failure)) => return Ok(Some(Err(failure))),
+            None => return Ok(None),
+        };
         loop {
-            let (record, unchanged) = self.shared_record(&key).await?;
-            let now = self.now();
-            let mut change = Guarded { label: "share", compares: vec![unchanged], ..Guarded::default() };
-            let mine = record.as_ref().and_then(|record| record.owner).is_some_and(|owner| owner.job == job);
-            let text = match record {
-                Some(record) if undoes && mine && record.state == SharedState::Deleting => {
-                    change.label = "unshare";
-                    change.put_record(&key, record.removed(job, now).as_ref());
-                    change.holds.push((key.clone(), None));
-                    format!("{name} is done: {key} is gone")
-                }
-                Some(record) if !undoes && mine && record.state == SharedState::Creating => {
-                    let effects = &self.image.tasks[&id].effects;
-                    let effects = effects.values().filter(|effect| effect.may_exist()).cloned().collect();
-                    change.put_record(&key, Some(&record.ready(output.clone(), effects, now)));
-                    format!("{name} is done")
-                }
-                Some(_) if !undoes && self.image.tasks[&id].status.shared == Some(SharedUse::Reused) => {
-                    change.compares.clear();
-                    format!("{name} is done: {key} was there already")
-                }
-                _ => {
-                    let text = format!("the record of {key} says that this job neither makes nor removes it");
-                    return Ok(Some(Err(Failure::permanent("shared_lost", text))));
-                }
+            let change = match self.sharing(&shared).await? {
+                Ok(change) => change,
+                Err(failure) => return Ok(Some(Err(failure))),
             };
-            change.logs.push((Level::Info, "task.done", id, text));
-            change.moves.push((id, TaskEvent::Succeeded(kept.clone())));
             if self.commit_guarded(change).await? {
                 return Ok(Some(Ok(())));
             }
         }
+    }
+
+    /// What a task that makes or removes a shared resource has come to, if the others may have it. `None`: it is no such
+    /// task.
+    pub(super) async fn may_share(
+        &self,
+        id: TaskId,
+        done: &Kept,
+    ) -> Result<Option<Result<Sharing, Failure>>, EngineError> {
+        let task = &self.image.tasks[&id];
+        let stands_for = task.spec.undoes.unwrap_or(id);
+        let Some(key) = self.image.held_by(stands_for).cloned() else { return Ok(None) };
+        let undoes = task.spec.undoes.is_some();
+        let (store, job) = (&*self.shared.store, self.image.id());
+        let output = if undoes { json!({ "removed": key }) } else { values::fetch(store, job, &done.output).await? };
+        let failure = |code: &str, text: String| Ok(Some(Err(Failure::permanent(code, text))));
+        if !undoes {
+            if !done.add.is_empty() {
+                let text = "a task that makes a shared resource cannot bring further tasks: whoever reuses it has none";
+                return failure("shared_adds", text.to_owned());
+            }
+            let bytes = output.to_string().len();
+            if bytes > OUTPUT_BYTES {
+                let text = format!("the output of a shared task has {bytes} bytes, at most {OUTPUT_BYTES} are kept");
+                return failure("output_too_large", text);
+            }
+            let effects = task.effects.values().filter(|effect| effect.may_exist()).count();
+            if effects > EFFECTS {
+                let text = format!("a shared task has {effects} effects, at most {EFFECTS} can be handed on");
+                return failure("too_many_effects", text);
+            }
+        }
+        let kept = values::keep(store, job, output.clone()).await?;
+        Ok(Some(Ok(Sharing { id, epoch: task.status.epoch, key, output, kept })))
+    }
+
+    /// The change by which others see what a task has come to.
+    pub(super) async fn sharing(&self, shared: &Sharing) -> Result<Result<Guarded, Failure>, EngineError> {
+        let Sharing { id, key, output, kept, .. } = shared;
+        let task = &self.image.tasks[id];
+        let (job, name, undoes) = (self.image.id(), task.spec.name(), task.spec.undoes.is_some());
+        let (record, unchanged) = self.shared_record(key).await?;
+        let now = self.now();
+        let mut change = Guarded { label: "share", compares: vec![unchanged], ..Guarded::default() };
+        let mine = record.as_ref().and_then(|record| record.owner).is_some_and(|owner| owner.job == job);
+        let text = match record {
+            Some(record) if undoes && mine && record.state == SharedState::Deleting => {
+                change.label = "unshare";
+                change.put_record(key, record.removed(job, now).as_ref());
+                change.holds.push((key.clone(), None));
+                format!("{name} is done: {key} is gone")
+            }
+            Some(record) if !undoes && mine && record.state == SharedState::Creating => {
+                let effects = task.effects.values().filter(|effect| effect.may_exist()).cloned().collect();
+                change.put_record(key, Some(&record.ready(output.clone(), effects, now)));
+                format!("{name} is done")
+            }
+            Some(_) if !undoes && task.status.shared == Some(SharedUse::Reused) => {
+                change.compares.clear();
+                format!("{name} is done: {key} was there already")
+            }
+            _ => {
+                let text = format!("the record of {key} says that this job neither makes nor removes it");
+                return Ok(Err(Failure::permanent("shared_lost", text)));
+            }
+        };
+        change.logs.push((Level::Info, "task.done", *id, text));
+        change.moves.push((*id, TaskEvent::Succeeded(kept.clone())));
+        Ok(Ok(change))
+    }
+
+    /// Lets others see what tasks have come to that ended here: several in one transaction. Returns whether there were
+    /// any.
+    pub(super) async fn share_ended(&mut self) -> Result<bool, EngineError> {
+        let mut open: VecDeque<Sharing> = std::mem::take(&mut self.to_share).into();
+        let any = !open.is_empty();
+        let mut together = guarded::TOGETHER;
+        while !open.is_empty() {
+            let mut group = Guarded::default();
+            let mut members = 0;
+            while let Some(shared) = open.get(members).filter(|_| members < together) {
+                if !self.image.holds(shared.id, shared.epoch) {
+                    open.remove(members);
+                    continue;
+                }
+                let change = match self.sharing(shared).await? {
+                    Ok(change) => change,
+                    Err(failure) => {
+                        let id = shared.id;
+                        open.remove(members);
+                        self.failed(id, failure, false)?;
+                        continue;
+                    }
+                };
+                if let Err(change) = group.join(change) {
+                    drop(change);
+                    break;
+                }
+                members += 1;
+            }
+            if members == 0 {
+                continue;
+            }
+            if self.commit_guarded(group).await? {
+                open.drain(..members);
+                together = guarded::TOGETHER;
+            } else {
+                // One of the records has changed meanwhile: each by itself finds out which.
+                together = 1;
+            }
+        }
+        Ok(any)
     }
 
     /// Notes that a resource which the task wanted to reuse is gone, and lets the task make it. `false`: it did not
@@ -346,7 +437,7 @@ impl Coordinator {
         leave: impl Fn(SharedRecord, JobId) -> Option<SharedRecord>,
     ) -> Result<(), EngineError> {
         let job = self.image.id();
-        while let Some((key, task)) = self.image.holds.first_key_value().map(|(key, task)| (key.clone(), *task)) {
+        while let Some((key, task)) = self.image.holds.first() {
             let (record, unchanged) = self.shared_record(&key).await?;
             let mut change = Guarded { label: "leave", compares: vec![unchanged], ..Guarded::default() };
             change.holds.push((key.clone(), None));

@@ -189,7 +189,7 @@ impl Coordinator {
                     tracing::info!(job = %self.image.id(), name, holder, "waits for a name that another job holds");
                     keys::slot(&name)
                 }
-                None => match self.free_slots(&self.job_pools()).await? {
+                None => match self.free_slots(&self.job_pools(), &BTreeSet::new()).await? {
                     Ok(_) => {
                         self.queue_for(BTreeSet::new());
                         return Ok(None);
@@ -331,13 +331,22 @@ impl Coordinator {
             Closing::Confirm => (JobEvent::Clear, self.kept_by_confirm().await?),
             Closing::Undo | Closing::Ignore => (JobEvent::Undo, HashSet::new()),
         };
-        let tasks = self.image.undo_tasks(generation, &keep);
+        let mut tasks = self.image.undo_tasks(generation, &keep);
+        tasks.iter_mut().for_each(|undo| self.name_undo(undo));
         self.add_checked(tasks, AddedBy::Generation(generation)).await?;
         let now = self.now();
         self.take_names().await?;
         self.image.move_job(&mut self.batch, event, now)?;
         self.batch.put(keys::active(self.image.id()), bytes::Bytes::new());
         Ok(None)
+    }
+
+    /// Gives a task that undoes the type that tasks of the type which it undoes are undone by.
+    pub(super) fn name_undo(&self, undo: &mut TaskSpec) {
+        let undone_by = self.shared.kinds.task_type(&undo.task_type).and_then(|undone| undone.undone_by());
+        if let Some(name) = undone_by {
+            undo.task_type = name.to_owned();
+        }
     }
 
     /// The tasks whose effects a confirm keeps: those that the kind names, else all.

@@ -125,11 +125,7 @@ impl Shown {
             request: request.clone(),
             description: kind.and_then(|kind| {
                 // What a round would add says what moves, where there is nothing to look at first.
-                let pending = preview.would_run.iter().map(|task| windlass_engine::TaskEnd {
-                    task: task.clone(),
-                    outcome: None,
-                    output: None,
-                });
+                let pending = preview.would_run.iter().map(|task| windlass_engine::TaskEnd::planned(task.clone()));
                 let looked = kind.describe_plan(&request.spec, &preview.looked);
                 looked.or_else(|| kind.describe_plan(&request.spec, &pending.collect::<Vec<_>>()))
             }),

@@ -197,7 +197,7 @@ impl JobImage {
             && task.status.slots.is_empty()
             && !self.adders.contains_key(&id)
             && !self.to_end.iter().any(|(other, _)| *other == id)
-            && !self.holds.values().any(|holder| *holder == id)
+            && self.held_by(id).is_none()
             && (task.spec.shared.is_none() || !undone())
     }
 

@@ -9,6 +9,9 @@ use windlass_model::plan::TaskSpec;
 
 use super::JobImage;
 
+/// Edges from which on it is worth looking which of them others imply.
+const MANY: usize = 64;
+
 impl JobImage {
     /// A name for an effect of `task` that may still exist outside.
     pub(crate) fn left_by(&self, task: TaskId) -> Option<String> {
@@ -43,20 +46,44 @@ impl JobImage {
                 let mut undo = self.undo_of(*id, generation);
                 // The nearest tasks downstream that have something to undo.
                 let mut seen = HashSet::new();
+                let mut nearest = Vec::new();
                 let mut look = task.dependants.clone();
                 while let Some(next) = look.pop() {
                     if !seen.insert(next) || !self.tasks.contains_key(&next) {
                         continue;
                     }
                     if has_effects(&next) {
-                        undo = undo.requires(next.undo(job, generation));
+                        nearest.push(next);
                     } else {
                         look.extend(&self.tasks[&next].dependants);
                     }
+                }
+                if nearest.len() > MANY {
+                    self.drop_implied(&mut nearest);
+                }
+                for next in nearest {
+                    undo = undo.requires(next.undo(job, generation));
                 }
                 undo.dependencies.sort_unstable_by_key(|edge| edge.task);
                 undo
             })
             .collect()
+    }
+
+    /// Drops what is built upon others of the list: those are undone after it anyway. What thousands are built upon, a
+    /// project, would otherwise have a record with thousands of edges.
+    fn drop_implied(&self, nearest: &mut Vec<TaskId>) {
+        let mut beyond: HashSet<TaskId> = HashSet::new();
+        let mut look: Vec<TaskId> = nearest
+            .iter()
+            .filter_map(|id| self.tasks.get(id))
+            .flat_map(|task| task.dependants.iter().copied())
+            .collect();
+        while let Some(next) = look.pop() {
+            if beyond.insert(next) {
+                look.extend(self.tasks.get(&next).into_iter().flat_map(|task| task.dependants.iter().copied()));
+            }
+        }
+        nearest.retain(|id| !beyond.contains(id));
     }
 }
