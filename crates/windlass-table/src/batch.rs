@@ -225,8 +225,8 @@ impl Batch {
         let rows = self.rows.clone().with_schema(Arc::new(schema)).map_err(arrow("describe the batch"))?;
         let bytes = write_stream(&rows)?;
         if bytes.len() > LARGEST {
-            return Err(TableError::invalid(format!(
-                "a batch of {} bytes is more than the {LARGEST} that the log takes at once; send it in parts",
+            return Err(TableError::TooLarge(format!(
+                "a batch of {} bytes is more than the {LARGEST} that the log takes at once",
                 bytes.len()
             )));
         }

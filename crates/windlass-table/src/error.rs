@@ -10,6 +10,9 @@ pub enum TableError {
     /// A definition, a batch or an option is not what it has to be.
     #[error("{0}")]
     Invalid(String),
+    /// More than goes into one batch.
+    #[error("{0}; send it in parts")]
+    TooLarge(String),
     /// Object storage failed.
     #[error(transparent)]
     Blob(#[from] BlobError),
@@ -76,7 +79,7 @@ impl TableError {
             }
             Self::Disk { cause, .. } => cause.kind() != std::io::ErrorKind::PermissionDenied,
             Self::Changed(_) | Self::Full { .. } | Self::Held(_) => true,
-            Self::Invalid(_) | Self::Damaged(_) | Self::Unsupported(_) | Self::Cancelled => false,
+            Self::Invalid(_) | Self::TooLarge(_) | Self::Damaged(_) | Self::Unsupported(_) | Self::Cancelled => false,
         }
     }
 
@@ -85,6 +88,7 @@ impl TableError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Invalid(_) => "invalid",
+            Self::TooLarge(_) => "too_large",
             Self::Blob(error) => error.kind().name(),
             Self::Disk { .. } => "disk",
             Self::Damaged(_) => "damaged",

@@ -3,10 +3,12 @@
 mod columnar;
 mod csv;
 mod json;
+mod whole;
 
 pub use columnar::{Source, arrow_batches, parquet_batches};
 pub use csv::csv_batches;
 pub use json::json_batches;
+pub use whole::{Form, whole_batch};
 
 use std::collections::BTreeMap;
 
