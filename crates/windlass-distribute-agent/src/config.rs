@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use regex::bytes::Regex;
 
+use crate::hourly::HourlyRate;
+
 /// Everything that an agent is told.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
@@ -22,6 +24,12 @@ pub struct AgentConfig {
     pub capacity: Option<u64>,
     /// What every request but those of the old programs has to show.
     pub token: Option<Token>,
+    /// How connections are encrypted. Beyond loopback it is needed, and a token or roots of client certificates with it.
+    pub tls: Option<TlsFiles>,
+    /// In PEM, the roots that sources are verified with; those of the system without.
+    pub ca: Option<PathBuf>,
+    /// The paths of the old programs are answered without TLS, also beyond loopback. Those programs have no TLS.
+    pub old_wire_plain: bool,
     /// Folders that files may be copied from when an order names a path.
     pub source_dirs: Vec<PathBuf>,
     /// From where the paths of the old programs may be used, besides this machine.
@@ -30,6 +38,14 @@ pub struct AgentConfig {
     pub downloader: Option<Downloader>,
     /// An old controller that is asked for tasks.
     pub old_controller: Option<OldController>,
+    /// Bits a second over all files that are served; no limit without.
+    pub serve_bits_per_second: Option<u64>,
+    /// Limits of the hour for what is fetched, besides the one of [`TransferSettings`].
+    pub rates: Vec<HourlyRate>,
+    /// Limits of the hour for what is served.
+    pub serve_rates: Vec<HourlyRate>,
+    /// By which clock hours are meant: seconds east of UTC.
+    pub utc_offset_sec: i64,
     /// Connections at a time.
     pub connections: usize,
     /// How files are fetched.
@@ -46,14 +62,32 @@ impl AgentConfig {
             base_dir,
             capacity: None,
             token: None,
+            tls: None,
+            ca: None,
+            old_wire_plain: false,
             source_dirs: Vec::new(),
             old_paths_from: Vec::new(),
             downloader: None,
             old_controller: None,
+            serve_bits_per_second: None,
+            rates: Vec::new(),
+            serve_rates: Vec::new(),
+            utc_offset_sec: 0,
             connections: 1024,
             transfers: TransferSettings::default(),
         }
     }
+}
+
+/// The files of TLS, in PEM. They are read again when they change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The agent's certificate, with those between it and a root. It is shown to sources, too.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Roots of client certificates: whoever shows none of theirs is not let in.
+    pub client_roots: Option<PathBuf>,
 }
 
 /// How files are fetched.

@@ -4,8 +4,11 @@
 //! |---|---|
 //! | [`agent`] | everything put together |
 //! | [`config`], [`old_config`] | what it is told, also by the configuration of the old agents |
+//! | [`hourly`] | how fast at which hours |
 //! | `folder` | the folder: names resolved within it, one version deleted, copies published by a rename |
 //! | `serve` | connections and answers, on the new paths and on the old ones |
+//! | `metrics` | what is counted |
+//! | `tls` | who the agent is, whom it lets in, whom it believes |
 //! | `transfer` | what is fetched: resumable, hashed, durable |
 //! | `old_controller` | asking an old controller for tasks |
 //!
@@ -16,9 +19,12 @@
 pub mod agent;
 pub mod config;
 mod folder;
+pub mod hourly;
+mod metrics;
 pub mod old_config;
 mod old_controller;
 mod serve;
+mod tls;
 mod transfer;
 
 pub use agent::{Agent, AgentError, Listening};

@@ -10,14 +10,18 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use windlass_clock::deadline;
 
+use super::refusal::Refused;
 use super::{new, old, send};
 use crate::agent::Agent;
+use crate::tls::FIRST_BYTE;
 
 /// For the head of a request, and for the next request on a connection.
 const HEAD: Duration = Duration::from_secs(30);
@@ -75,6 +79,31 @@ async fn one(
 ) {
     let peer = address.ip();
     let _ = stream.set_nodelay(true);
+    let plain = Caller { peer, tls: false };
+    if let Some(tls) = &agent.tls {
+        let mut first = [0; 1];
+        let looked = tokio::select! {
+            () = stop.cancelled() => return,
+            looked = deadline(&*agent.clock, HEAD, stream.peek(&mut first)) => looked,
+        };
+        match looked {
+            Ok(Ok(1)) if first[0] == FIRST_BYTE => {}
+            Ok(Ok(1)) => return ordinary(agent, stream, plain, &stop).await,
+            _ => return,
+        }
+        let shaken = tokio::select! {
+            () = stop.cancelled() => return,
+            shaken = deadline(&*agent.clock, HEAD, TlsAcceptor::from(tls.config()).accept(stream)) => shaken,
+        };
+        return match shaken {
+            Ok(Ok(stream)) => ordinary(agent, stream, Caller { peer, tls: true }, &stop).await,
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS came about"),
+            Err(_) => tracing::debug!(%peer, "no TLS came about in time"),
+        };
+    }
+    if !peer.to_canonical().is_loopback() {
+        return ordinary(agent, stream, plain, &stop).await;
+    }
     loop {
         let mut first = [0; send::BEGINNING.len()];
         let looked = tokio::select! {
@@ -83,7 +112,7 @@ async fn one(
         };
         match looked {
             Ok(Ok(count)) if count > 0 && first[..count] == *send::BEGINNING => {}
-            Ok(Ok(count)) if count > 0 => return ordinary(agent, stream, peer, &stop).await,
+            Ok(Ok(count)) if count > 0 => return ordinary(agent, stream, plain, &stop).await,
             _ => return,
         }
         let Some(head) = send::head(agent, &mut stream, HEAD).await else { return };
@@ -107,10 +136,20 @@ async fn one(
     }
 }
 
-async fn ordinary(agent: &Arc<Agent>, stream: TcpStream, peer: IpAddr, stop: &CancellationToken) {
+/// Who asks, and how.
+#[derive(Clone, Copy, Debug)]
+struct Caller {
+    peer: IpAddr,
+    tls: bool,
+}
+
+async fn ordinary<S>(agent: &Arc<Agent>, stream: S, caller: Caller, stop: &CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(|request: Request<Incoming>| {
         let agent = agent.clone();
-        async move { Ok::<_, std::convert::Infallible>(answer(agent, peer, request).await) }
+        async move { Ok::<_, std::convert::Infallible>(answer(agent, caller, request).await) }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(64 * 1024);
@@ -124,20 +163,74 @@ async fn ordinary(agent: &Arc<Agent>, stream: TcpStream, peer: IpAddr, stop: &Ca
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%peer, %error, "a connection broke off");
+        tracing::debug!(peer = %caller.peer, %error, "a connection broke off");
     }
 }
 
-async fn answer(agent: Arc<Agent>, peer: IpAddr, request: Request<Incoming>) -> Response {
-    let path = request.uri().path();
-    if path.starts_with("/v2/") {
+fn is_ours(path: &str) -> bool {
+    path.starts_with("/v2/") || path == new::METRICS
+}
+
+/// Whether a request may come as it came: over a network only what the old programs ask may come in the clear.
+fn may_come(has_tls: bool, old_wire_plain: bool, caller: Caller, path: &str) -> bool {
+    let old = !is_ours(path);
+    match has_tls {
+        _ if caller.tls => true,
+        true => old && old_wire_plain,
+        false => old || caller.peer.to_canonical().is_loopback(),
+    }
+}
+
+fn in_the_clear(has_tls: bool) -> Response {
+    if !has_tls {
+        return Refused::new(403, "tls", "without TLS this is answered to the machine itself only").response();
+    }
+    let mut response = Refused::new(426, "tls", "this port speaks TLS: use https://").response();
+    response.headers_mut().insert(http::header::UPGRADE, http::HeaderValue::from_static("TLS/1.2, HTTP/1.1"));
+    response
+}
+
+async fn answer(agent: Arc<Agent>, caller: Caller, request: Request<Incoming>) -> Response {
+    let (peer, path) = (caller.peer, request.uri().path());
+    if !may_come(agent.tls.is_some(), agent.config.old_wire_plain, caller, path) {
+        return in_the_clear(agent.tls.is_some());
+    }
+    if is_ours(path) {
         return new::answer(agent, request).await;
     }
     if !old::may(&agent, peer, request.headers()) {
         let why =
             "the paths of the old agents may be used from this machine and the networks of the configuration only";
-        return super::refusal::Refused::new(403, "network", why).response();
+        return Refused::new(403, "network", why).response();
     }
     let (method, path) = (request.method().clone(), path.to_owned());
     old::answer(agent, peer, method, path).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_the_clear_come_the_old_paths_and_this_machine() {
+        let here = |tls| Caller { peer: "127.0.0.1".parse().unwrap(), tls };
+        let there = |tls| Caller { peer: "10.0.0.7".parse().unwrap(), tls };
+        for (has_tls, old_wire_plain, caller, path, may) in [
+            (true, false, there(true), "/v2/node", true),
+            (true, false, here(false), "/v2/node", false),
+            (true, false, there(false), "/hb", false),
+            (true, true, there(false), "/hb", true),
+            (true, true, there(false), "/v2/node", false),
+            (false, true, there(false), "/files", true),
+            (false, true, there(false), "/v2/files/A", false),
+            (false, true, there(false), "/metrics", false),
+            (false, false, here(false), "/v2/files/A", true),
+        ] {
+            assert_eq!(
+                may_come(has_tls, old_wire_plain, caller, path),
+                may,
+                "{has_tls} {old_wire_plain} {caller:?} {path}"
+            );
+        }
+    }
 }

@@ -1,11 +1,14 @@
 //! A file, or a range of it, as it is asked for.
 
 use std::fs::File;
+use std::sync::Arc;
 
 use windlass_distribute::wire::agent::{Checksum, Name};
 
+use super::digest::{Digest, Hashing};
 use super::refusal::Refused;
-use crate::folder::Folder;
+use crate::agent::Agent;
+use crate::folder::Found;
 
 /// What a request says of the file.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +16,8 @@ pub(super) struct Asked {
     pub(super) range: Option<String>,
     pub(super) if_match: Option<String>,
     pub(super) if_range: Option<String>,
+    /// The checksum is wanted, too.
+    pub(super) checksum: bool,
 }
 
 /// What is sent.
@@ -24,6 +29,8 @@ pub(super) struct Served {
     pub(super) size: u64,
     pub(super) version: String,
     pub(super) checksum: Option<Checksum>,
+    /// Where the checksum comes about, if it is wanted and not known.
+    digest: Option<Arc<Digest>>,
     pub(super) partial: bool,
 }
 
@@ -58,7 +65,8 @@ fn is_tag(header: &str, version: &str) -> bool {
 }
 
 /// Opens what is asked for. Blocks.
-pub(super) fn prepare(folder: &Folder, name: &Name, asked: &Asked) -> Result<Served, Refused> {
+pub(super) fn prepare(agent: &Agent, name: &Name, asked: &Asked) -> Result<Served, Refused> {
+    let folder = &agent.folder;
     let found = folder.read(name).map_err(|error| Refused::disk(&format!("open {name}"), &error))?;
     let Some((file, found)) = found else {
         return Err(Refused::new(404, "unknown", format!("there is no file named {name}")));
@@ -75,11 +83,36 @@ pub(super) fn prepare(folder: &Folder, name: &Name, asked: &Asked) -> Result<Ser
             return Err(Refused::new(416, "range", format!("{name} has {} bytes only", found.size)));
         }
     };
-    let checksum = folder.checksum(name, &found.version);
-    Ok(Served { file, start, length, size: found.size, version: found.version, checksum, partial })
+    let mut checksum = folder.checksum(name, &found.version);
+    let unknown = asked.checksum && checksum.is_none();
+    let mut digest = unknown.then(|| agent.digests.of(name, &found.version, found.size));
+    if let Some(known) = digest.as_ref().and_then(|digest| digest.whole()) {
+        (checksum, digest) = (Some(known), None);
+    }
+    Ok(Served { file, start, length, size: found.size, version: found.version, checksum, digest, partial })
 }
 
 impl Served {
+    /// Hashes what goes out, if it is wanted and not known.
+    pub(super) fn hashing(&self) -> Option<Hashing> {
+        self.digest.clone().map(|digest| Hashing::from(digest, self.start))
+    }
+
+    /// With the checksum, if it is wanted and what is missing of it is not too much. Blocks.
+    pub(super) fn completed(mut self) -> Self {
+        if let Some(digest) = self.digest.take() {
+            match digest.complete(&self.file) {
+                Ok(checksum) => self.checksum = checksum,
+                Err(error) => tracing::warn!(%error, "a file could not be read for its checksum"),
+            }
+        }
+        // What was read may have been changed meanwhile.
+        if Found::open(&self.file).map_or(true, |found| found.version != self.version) {
+            self.checksum = None;
+        }
+        self
+    }
+
     /// The headers, but those of the connection.
     pub(super) fn headers(&self) -> Vec<(&'static str, String)> {
         let mut headers = vec![

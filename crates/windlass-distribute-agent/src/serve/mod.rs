@@ -6,10 +6,12 @@
 //! | [`old`] | the paths of the old agents |
 //! | [`new`] | everything below `/v2/` |
 //! | [`file`] | a file or a range of it, for both ways of sending |
+//! | [`digest`] | the checksum of what went out |
 //! | [`send`] | files straight from the disk's cache into the socket |
 //! | [`terms`] | controllers whose time is over |
 
 pub(crate) mod connection;
+pub(crate) mod digest;
 mod file;
 mod new;
 mod old;

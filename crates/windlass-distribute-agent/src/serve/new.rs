@@ -1,4 +1,4 @@
-//! Everything below `/v2/`.
+//! Everything below `/v2/`, and the metrics.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,9 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, IF_MATCH, IF_RANGE, RANGE};
 use http::{HeaderMap, Method, Request, StatusCode};
 use hyper::body::Incoming;
-use windlass_distribute::wire::agent::{CONTROLLER, NDJSON, Name, NodePatch, PLAN, Reason, TERM, TransferOrder, is_id};
+use windlass_distribute::wire::agent::{
+    CONTROLLER, NDJSON, Name, NodePatch, PLAN, Reason, TERM, TransferOrder, WANT_CHECKSUM, is_id,
+};
 
 use super::file::{self, Asked, Served};
 use super::refusal::{Refused, json};
@@ -17,6 +19,7 @@ use super::terms::Said;
 use crate::agent::Agent;
 use crate::config::Token;
 use crate::folder::Deleted;
+use crate::metrics;
 use crate::transfer::table::OrderFault;
 
 /// Longest body of a request.
@@ -24,11 +27,17 @@ const LONGEST_BODY: usize = 64 << 10;
 /// Files of an inventory unless asked otherwise, and at most.
 const PAGE: usize = 10_000;
 const LONGEST_PAGE: usize = 100_000;
+/// Bytes of a file that are read at a time.
+const PIECE: u64 = 256 << 10;
 /// Longest poll.
 const LONGEST_WAIT: u64 = 60;
 
+/// Where the metrics are.
+pub(super) const METRICS: &str = "/metrics";
+
 /// What a path below `/v2/` names.
 enum Resource<'p> {
+    Metrics,
     Inventory,
     Node,
     File(&'p str),
@@ -36,6 +45,9 @@ enum Resource<'p> {
 }
 
 fn resource(path: &str) -> Option<Resource<'_>> {
+    if path == METRICS {
+        return Some(Resource::Metrics);
+    }
     match path.strip_prefix("/v2/")?.split_once('/') {
         None if path == "/v2/inventory" => Some(Resource::Inventory),
         None if path == "/v2/node" => Some(Resource::Node),
@@ -59,7 +71,11 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refused> +
 
 /// Answers a request.
 pub(super) async fn answer(agent: Arc<Agent>, request: Request<Incoming>) -> Response {
-    answered(agent, request).await.unwrap_or_else(|refused| refused.response())
+    let of = agent.clone();
+    answered(agent, request).await.unwrap_or_else(|refused| {
+        of.counts().refused(refused.code);
+        refused.response()
+    })
 }
 
 async fn answered(agent: Arc<Agent>, request: Request<Incoming>) -> Result<Response, Refused> {
@@ -75,25 +91,44 @@ async fn answered(agent: Arc<Agent>, request: Request<Incoming>) -> Result<Respo
     let nowhere = || Refused::new(404, "unknown", format!("there is nothing at {}", parts.uri.path()));
     let query = Query(parts.uri.query().unwrap_or_default());
     match (resource(parts.uri.path()).ok_or_else(nowhere)?, &parts.method) {
+        (Resource::Metrics, &Method::GET) => {
+            let text = blocking(move || metrics::text(&agent)).await?;
+            let mut response = Response::new(Body::from(text));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::MEDIA_TYPE));
+            Ok(response)
+        }
         (Resource::Inventory, &Method::GET) => inventory(agent, &query).await,
         (Resource::Node, &Method::GET) => blocking(move || agent.report().map(|report| json(200, &report))).await,
         (Resource::Node, &Method::PATCH) => {
             let patch: NodePatch = read(body).await?;
-            if patch.bits_per_second == Some(0) {
+            let limits = [patch.bits_per_second, patch.serve_bits_per_second];
+            if limits.contains(&Some(Some(0))) {
                 return Err(Refused::bad("at 0 bits a second a file never comes"));
             }
-            agent.transfers.bucket().set(patch.bits_per_second);
+            if limits == [None, None] {
+                return Err(Refused::bad("say what shall change: bits_per_second or serve_bits_per_second"));
+            }
+            for (bucket, limit) in [agent.transfers.bucket(), &agent.serving].into_iter().zip(limits) {
+                if let Some(limit) = limit {
+                    bucket.set(limit);
+                }
+            }
             blocking(move || agent.report().map(|report| json(200, &report))).await
         }
         (Resource::File(name), method @ (&Method::GET | &Method::HEAD)) => {
             let name = named(name)?;
             let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok().map(str::to_owned));
-            let asked = Asked { range: text(RANGE), if_match: text(IF_MATCH), if_range: text(IF_RANGE) };
+            let checksum = headers.contains_key(WANT_CHECKSUM);
+            let asked = Asked { range: text(RANGE), if_match: text(IF_MATCH), if_range: text(IF_RANGE), checksum };
             // Without a body a range has no meaning.
             let head = *method == Method::HEAD;
             let asked = if head { Asked { range: None, ..asked } } else { asked };
-            let served = blocking(move || file::prepare(&agent.folder, &name, &asked)).await?;
-            Ok(file_answer(served, head))
+            let of = agent.clone();
+            let served = blocking(move || {
+                let served = file::prepare(&of, &name, &asked)?;
+                Ok(if head { served.completed() } else { served })
+            });
+            Ok(file_answer(&agent, served.await?, head))
         }
         (Resource::File(name), &Method::DELETE) => delete(agent, named(name)?, headers).await,
         (Resource::Transfer(id), &Method::PUT) => {
@@ -193,6 +228,12 @@ async fn delete(agent: Arc<Agent>, name: Name, headers: &HeaderMap) -> Result<Re
         let deleted = agent.folder.delete(&name, &version);
         let deleted = deleted.map_err(|error| Refused::disk(&format!("delete {name}"), &error))?;
         tracing::info!(%name, version, plan, controller = said.controller, term = said.term, ?deleted, "a deletion");
+        agent.counts().deleted(match deleted {
+            Deleted::Gone => "gone",
+            Deleted::NotThere => "not_there",
+            Deleted::Folder => "folder",
+            Deleted::Other(_) => "other_version",
+        });
         match deleted {
             Deleted::Gone => Ok(bare(204)),
             Deleted::NotThere => Err(Refused::new(404, "unknown", format!("there is no file named {name}"))),
@@ -205,7 +246,7 @@ async fn delete(agent: Arc<Agent>, name: Name, headers: &HeaderMap) -> Result<Re
     .await
 }
 
-fn file_answer(served: Served, head: bool) -> Response {
+fn file_answer(agent: &Arc<Agent>, served: Served, head: bool) -> Response {
     let mut response = bare(served.status());
     for (name, value) in served.headers() {
         if let Ok(value) = HeaderValue::try_from(value) {
@@ -213,30 +254,41 @@ fn file_answer(served: Served, head: bool) -> Response {
         }
     }
     if !head {
-        *response.body_mut() = stream(served);
+        *response.body_mut() = stream(agent.clone(), served);
     }
     response
 }
 
-/// The way of those whose connection asked for something else before.
-fn stream(served: Served) -> Body {
-    let (file, end) = (Arc::new(served.file), served.start + served.length);
-    let pieces = futures::stream::try_unfold(served.start, move |at| {
-        let file = file.clone();
+/// The way of those who speak TLS, and of those whose connection asked for something else before.
+fn stream(agent: Arc<Agent>, served: Served) -> Body {
+    let (end, hashing) = (served.start + served.length, served.hashing());
+    let (file, start) = (Arc::new(served.file), served.start);
+    let pieces = futures::stream::try_unfold((start, hashing), move |(at, mut hashing)| {
+        let (file, agent) = (file.clone(), agent.clone());
         async move {
             if at >= end {
                 return Ok::<_, std::io::Error>(None);
             }
-            let want = usize::try_from((end - at).min(256 << 10)).unwrap_or(256 << 10);
+            let want = usize::try_from((end - at).min(PIECE)).unwrap_or(64 << 10);
+            while let Err(wait) = agent.serving.take(want, agent.clock.monotonic()) {
+                agent.clock.sleep(wait).await;
+            }
             let piece = tokio::task::spawn_blocking(move || {
                 let mut piece = vec![0; want];
                 let count = std::os::unix::fs::FileExt::read_at(&*file, &mut piece, at)?;
                 piece.truncate(count);
-                if count == 0 { Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof)) } else { Ok(piece) }
+                if count == 0 {
+                    return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof));
+                }
+                if let Some(hashing) = &mut hashing {
+                    hashing.take(&piece);
+                }
+                agent.counts().served(count as u64);
+                Ok((piece, hashing))
             });
-            let piece: Vec<u8> = piece.await.map_err(std::io::Error::other)??;
+            let (piece, hashing): (Vec<u8>, _) = piece.await.map_err(std::io::Error::other)??;
             let next = at + piece.len() as u64;
-            Ok(Some((Bytes::from(piece), next)))
+            Ok(Some((Bytes::from(piece), (next, hashing))))
         }
     });
     Body::from_stream(pieces)

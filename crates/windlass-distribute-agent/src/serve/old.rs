@@ -29,6 +29,7 @@ pub(super) async fn answer(agent: Arc<Agent>, peer: IpAddr, method: Method, path
     let answer = tokio::task::spawn_blocking(move || node.answer(method.as_str(), &asked)).await;
     let Ok(answer) = answer else { return Refused::new(500, "broken", "the answer broke off").response() };
     if deletes {
+        agent.counts().deleted(if answer.status == 200 { "gone" } else { "old_path_refused" });
         tracing::info!(%peer, path, status = answer.status, "a deletion over the old path");
     }
     response(answer)

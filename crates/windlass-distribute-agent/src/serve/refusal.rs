@@ -11,7 +11,7 @@ use windlass_distribute::wire::agent::Refusal;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refused {
     pub(crate) status: u16,
-    code: &'static str,
+    pub(crate) code: &'static str,
     message: String,
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 use windlass_clock::deadline;
-use windlass_distribute::wire::agent::{CONTROLLER, Name, TERM};
+use windlass_distribute::wire::agent::{CONTROLLER, Name, TERM, WANT_CHECKSUM};
 
 use super::file::{self, Asked};
 use super::refusal::Refused;
@@ -27,6 +27,13 @@ const PIECE: u64 = 4 << 20;
 /// How often a sender that gets nothing away looks up, and when it gives up.
 const LOOK: Duration = Duration::from_millis(500);
 const GIVE_UP: Duration = Duration::from_secs(60);
+
+/// With a limit pieces are a tenth of a second long, but not smaller than this.
+const SMALLEST: usize = 64 << 10;
+
+fn piece(limit: Option<u64>) -> u64 {
+    limit.map_or(PIECE, |bits| (bits / 80).clamp(SMALLEST as u64, PIECE))
+}
 
 /// Reads the head of a request that has begun. `None`: it is none, or does not come.
 pub(super) async fn head(agent: &Agent, stream: &mut tokio::net::TcpStream, limit: Duration) -> Option<Vec<u8>> {
@@ -70,7 +77,8 @@ pub(super) fn answer(agent: &Arc<Agent>, mut stream: &TcpStream, peer: IpAddr, h
     let keep = request.version == Some(1) && end == head.len() && !close;
     let path = request.path.unwrap_or_default();
     let name = path.split('?').next().unwrap_or_default().strip_prefix("/v2/files/").unwrap_or_default();
-    let asked = Asked { range: text("range"), if_match: text("if-match"), if_range: text("if-range") };
+    let checksum = find(WANT_CHECKSUM).is_some();
+    let asked = Asked { range: text("range"), if_match: text("if-match"), if_range: text("if-range"), checksum };
     let served = (|| {
         let shown = |token: &Token| find("authorization").is_some_and(|shown| token.is_shown(shown));
         if !agent.config.token.as_ref().is_none_or(shown) {
@@ -78,11 +86,12 @@ pub(super) fn answer(agent: &Arc<Agent>, mut stream: &TcpStream, peer: IpAddr, h
         }
         agent.terms.check(&Said { controller: text(CONTROLLER), term: text(TERM) }, false)?;
         let name = Name::from_url(name).map_err(|why| Refused::bad(format!("the name {why}")))?;
-        file::prepare(&agent.folder, &name, &asked)
+        file::prepare(agent, &name, &asked)
     })();
     let served = match served {
         Ok(served) => served,
         Err(refused) => {
+            agent.counts().refused(refused.code);
             stream.write_all(&refusal(&refused, keep))?;
             return Ok(keep);
         }
@@ -96,15 +105,29 @@ pub(super) fn answer(agent: &Arc<Agent>, mut stream: &TcpStream, peer: IpAddr, h
     stream.write_all(text.as_bytes())?;
     let (mut at, end) = (served.start, served.start + served.length);
     let mut moved = agent.clock.monotonic();
+    let mut hashing = served.hashing();
+    let mut buffer = vec![0; if hashing.is_some() { 256 << 10 } else { 0 }];
     while at < end {
         if agent.is_closing() {
             return Err(io::Error::other("the agent ends"));
         }
-        let want = usize::try_from((end - at).min(PIECE)).unwrap_or(1 << 20);
+        let want = usize::try_from((end - at).min(piece(agent.serving.limit()))).unwrap_or(SMALLEST);
+        if let Err(wait) = agent.serving.take(want, agent.clock.monotonic()) {
+            agent.transfers.sleep(wait);
+            moved = agent.clock.monotonic();
+            continue;
+        }
         match rustix::fs::sendfile(stream, &served.file, Some(&mut at), want) {
             // The file became shorter; what was promised cannot be kept.
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => moved = agent.clock.monotonic(),
+            Ok(count) => {
+                agent.counts().served(count as u64);
+                moved = agent.clock.monotonic();
+                // They are in memory still. Whoever wants the checksum does without if they cannot be read.
+                if hashing.as_mut().is_some_and(|hashing| hashing.read(&served.file, at, &mut buffer).is_err()) {
+                    hashing = None;
+                }
+            }
             Err(rustix::io::Errno::INTR) => {}
             Err(rustix::io::Errno::AGAIN) => {
                 if agent.clock.monotonic().saturating_sub(moved) >= GIVE_UP {

@@ -14,9 +14,17 @@ pub(crate) struct Bucket(Mutex<State>);
 struct State {
     /// Bits per second; `None` for no limit.
     rate: Option<u64>,
+    /// The limit of the hour, besides.
+    cap: Option<u64>,
     /// In bytes; below zero is a debt.
     level: f64,
     filled: Duration,
+}
+
+impl State {
+    fn limit(&self) -> Option<u64> {
+        self.rate.into_iter().chain(self.cap).min()
+    }
 }
 
 /// Nobody waits longer before looking again.
@@ -29,13 +37,30 @@ impl Bucket {
     /// A bucket of this many bits per second, `None` for no limit.
     #[must_use]
     pub(crate) fn new(rate: Option<u64>) -> Self {
-        Self(Mutex::new(State { rate, level: 0.0, filled: Duration::ZERO }))
+        Self(Mutex::new(State { rate, cap: None, level: 0.0, filled: Duration::ZERO }))
     }
 
     /// The rate.
     #[must_use]
     pub(crate) fn rate(&self) -> Option<u64> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).rate
+    }
+
+    /// The limit that counts at this moment.
+    #[must_use]
+    pub(crate) fn limit(&self) -> Option<u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).limit()
+    }
+
+    /// Sets the limit of the hour; gives it if it is another one.
+    pub(crate) fn cap(&self, cap: Option<u64>) -> Option<Option<u64>> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.cap == cap {
+            return None;
+        }
+        state.cap = cap;
+        state.level = state.level.max(0.0);
+        Some(cap)
     }
 
     /// Changes the rate.
@@ -52,7 +77,7 @@ impl Bucket {
     /// The wait.
     pub(crate) fn take(&self, bytes: usize, now: Duration) -> Result<(), Duration> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(rate) = state.rate else { return Ok(()) };
+        let Some(rate) = state.limit() else { return Ok(()) };
         let per_second = (rate.max(1)) as f64 / 8.0;
         let passed = now.saturating_sub(state.filled).as_secs_f64();
         state.filled = now;
@@ -91,7 +116,12 @@ mod tests {
         bucket.set(Some(800_000));
         let bytes = flow(&bucket, 11 * second, 10 * second);
         assert!((950_000..=1_150_000).contains(&bytes), "{bytes}");
+        assert_eq!(bucket.cap(Some(400_000)), Some(Some(400_000)));
+        assert_eq!((bucket.cap(Some(400_000)), bucket.limit(), bucket.rate()), (None, Some(400_000), Some(800_000)));
+        let bytes = flow(&bucket, 21 * second, 10 * second);
+        assert!((450_000..=600_000).contains(&bytes), "the limit of the hour: {bytes}");
+        bucket.cap(None);
         bucket.set(None);
-        assert!((0..1_000_000).all(|_| bucket.take(1 << 20, 22 * second).is_ok()));
+        assert!((0..1_000_000).all(|_| bucket.take(1 << 20, 32 * second).is_ok()));
     }
 }

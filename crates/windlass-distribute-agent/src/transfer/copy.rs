@@ -165,7 +165,7 @@ impl Copy<'_> {
                 self.file.write_all_at(bytes, at).map_err(|error| Stop::disk("write the copy", &error))?;
                 at += bytes.len() as u64;
                 progress.alive.store(self.now(), Ordering::Relaxed);
-                self.run.progress(bytes.len() as u64);
+                self.run.arrived(bytes.len() as u64);
                 wait = AGAIN;
                 Ok(())
             });

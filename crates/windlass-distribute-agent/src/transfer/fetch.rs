@@ -1,18 +1,22 @@
 //! Ranges of a file over HTTP/1.1, from another agent or any other server.
 //!
-//! Plain blocking sockets, one to a thread: the bytes go from the socket into one buffer that stays in the processor's
-//! cache while it is hashed and written. That is what makes it as fast as a local copy.
+//! Blocking sockets, one to a thread, with TLS where the address says so: the bytes go from the socket into one buffer
+//! that stays in the processor's cache while it is hashed and written. That is what makes it as fast as a local copy.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use windlass_clock::Clock;
-use windlass_distribute::wire::agent::{CHECKSUM, Checksum, Reason, UrlSource};
+use windlass_distribute::wire::agent::{CHECKSUM, Checksum, Reason, UrlSource, WANT_CHECKSUM};
 
 use super::local::BUFFER;
 use super::source::{Reader, Seen, Source, Stop, Take, Trouble};
 use crate::config::Token;
+use crate::tls::Credentials;
 
 const CONNECT: Duration = Duration::from_secs(2);
 /// How often a reader that gets nothing looks whether it shall go on.
@@ -25,12 +29,21 @@ const LONGEST_HEAD: usize = 16 << 10;
 /// Says whether to go on.
 pub(super) type GoOn<'g> = &'g (dyn Fn() -> Result<(), Stop> + Sync);
 
+/// How a server is verified.
+struct Tls {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+}
+
 /// A file at a server.
 pub(super) struct Remote<'g> {
     host: String,
     target: String,
     shown: String,
     authorization: Option<String>,
+    tls: Option<Tls>,
+    /// Asks other agents to hash what they send.
+    wanted: String,
     silent: Duration,
     clock: &'g dyn Clock,
     go_on: GoOn<'g>,
@@ -40,13 +53,17 @@ impl<'g> Remote<'g> {
     /// The file that an order names. The token is shown to other agents only.
     pub(super) fn new(
         source: &UrlSource,
-        token: Option<&Token>,
+        who: &Credentials,
         stall: Duration,
         clock: &'g dyn Clock,
         go_on: GoOn<'g>,
     ) -> Result<Self, Trouble> {
         let bad = |why: &str| Trouble::Final(Reason::Refused, format!("the address {} {why}", source.url));
-        let Some(rest) = source.url.strip_prefix("http://") else { return Err(bad("is not one of http://")) };
+        let (safe, rest) = match (source.url.strip_prefix("https://"), source.url.strip_prefix("http://")) {
+            (Some(rest), _) => (true, rest),
+            (None, Some(rest)) => (false, rest),
+            (None, None) => return Err(bad("begins with neither https:// nor http://")),
+        };
         let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
         if host.is_empty() || host.contains('@') || !source.url.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(bad("cannot be understood"));
@@ -56,10 +73,20 @@ impl<'g> Remote<'g> {
             None if path.is_empty() => return Err(bad("names no file")),
             None => path.split('#').next().unwrap_or_default().to_owned(),
         };
-        let authorization = token.filter(|_| source.path_name.is_some()).map(Token::header);
-        let shown = format!("http://{host}{target}");
+        let authorization = who.token.as_ref().filter(|_| source.path_name.is_some()).map(Token::header);
+        let wanted = source.path_name.as_ref().map(|_| format!("{WANT_CHECKSUM}: 1\r\n")).unwrap_or_default();
+        let shown = format!("{}://{host}{target}", if safe { "https" } else { "http" });
         let silent = SILENT.min(stall / 2).max(LOOK);
-        Ok(Self { host: host.to_owned(), target, shown, authorization, silent, clock, go_on })
+        let tls = match safe {
+            false => None,
+            true => {
+                let name = ServerName::try_from(bare(host).to_owned());
+                let name = name.map_err(|_| bad("names a host that no certificate can be for"))?;
+                let config = who.client().map_err(|why| Trouble::Final(Reason::Refused, why))?;
+                Some(Tls { config, name })
+            }
+        };
+        Ok(Self { host: host.to_owned(), target, shown, authorization, tls, wanted, silent, clock, go_on })
     }
 
     fn passing(&self, what: &str, error: &dyn std::fmt::Display) -> Trouble {
@@ -68,23 +95,73 @@ impl<'g> Remote<'g> {
 
     fn connect(&self) -> Result<Connection, Trouble> {
         let port = self.host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let found = if port { self.host.to_socket_addrs() } else { (self.host.as_str(), 80).to_socket_addrs() };
+        let usual = if self.tls.is_some() { 443 } else { 80 };
+        let found = if port { self.host.to_socket_addrs() } else { (bare(&self.host), usual).to_socket_addrs() };
         let found = found.map_err(|error| self.passing("find the host of", &error))?;
         let mut last = None;
         for address in found.take(4) {
             (self.go_on)()?;
+            if self.authorization.is_some() && self.tls.is_none() && !address.ip().is_loopback() {
+                let why = "the token would be shown to everybody on the way; the source has to be one of https://";
+                return Err(Trouble::Final(Reason::Refused, format!("{} is not asked: {why}", self.shown)));
+            }
             match TcpStream::connect_timeout(&address, CONNECT) {
                 Ok(stream) => {
                     let ready = stream.set_nodelay(true).and_then(|()| stream.set_read_timeout(Some(LOOK)));
                     let ready = ready.and_then(|()| stream.set_write_timeout(Some(Duration::from_secs(5))));
                     ready.map_err(|error| self.passing("use a connection for", &error))?;
-                    return Ok(Connection { stream, buffer: vec![0; BUFFER], start: 0, end: 0 });
+                    let line = match &self.tls {
+                        None => Line::Plain(stream),
+                        Some(tls) => Line::Safe(Box::new(self.handshake(tls, stream)?)),
+                    };
+                    return Ok(Connection { line, buffer: vec![0; BUFFER], start: 0, end: 0 });
                 }
                 Err(error) => last = Some(error),
             }
         }
         let error = last.unwrap_or_else(|| io::Error::other("the host has no address"));
         Err(self.passing("connect for", &error))
+    }
+
+    /// Agrees on keys, and verifies who is there.
+    fn handshake(&self, tls: &Tls, mut stream: TcpStream) -> Result<StreamOwned<ClientConnection, TcpStream>, Trouble> {
+        let connection = ClientConnection::new(tls.config.clone(), tls.name.clone());
+        let mut connection = connection.map_err(|error| self.passing("begin TLS with", &error))?;
+        let since = self.clock.monotonic();
+        while connection.is_handshaking() {
+            match connection.complete_io(&mut stream) {
+                Ok(_) => {}
+                Err(error) if waits(&error) => self.still(since)?,
+                Err(error) => return Err(self.broken("begin TLS with", &error)),
+            }
+        }
+        Ok(StreamOwned::new(connection, stream))
+    }
+
+    /// What an error of a connection means: some will not be better the next time.
+    fn broken(&self, what: &str, error: &io::Error) -> Trouble {
+        let refused = |why: String| Trouble::Final(Reason::Refused, format!("{} is not read: {why}", self.shown));
+        match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::InvalidCertificate(why)) => refused(format!(
+                "its certificate is not believed ({why}); its authority has to be one of the system's, or named with --ca"
+            )),
+            Some(rustls::Error::InvalidMessage(_)) => refused("it does not speak TLS".to_owned()),
+            Some(rustls::Error::AlertReceived(alert)) => {
+                refused(format!("it refuses this agent ({alert:?}); perhaps it wants another client certificate"))
+            }
+            _ => self.passing(what, error),
+        }
+    }
+
+    /// Nothing came since a moment: whether to go on waiting.
+    fn still(&self, since: Duration) -> Result<(), Trouble> {
+        (self.go_on)()?;
+        let waited = self.clock.monotonic().saturating_sub(since);
+        if waited < self.silent {
+            return Ok(());
+        }
+        let why = format!("{} gave no byte for {} s", self.shown, waited.as_secs());
+        Err(Trouble::Passing(Reason::Stalled, why))
     }
 
     /// Sends a request and reads the head of its answer.
@@ -97,7 +174,7 @@ impl<'g> Remote<'g> {
             text += &format!("Authorization: {authorization}\r\n");
         }
         text += "\r\n";
-        connection.stream.write_all(text.as_bytes()).map_err(|error| self.passing("ask for", &error))?;
+        connection.line.write_all(text.as_bytes()).map_err(|error| self.broken("ask for", &error))?;
         let mut seen = 0;
         loop {
             let window = &connection.buffer[connection.start..connection.end];
@@ -124,30 +201,20 @@ impl<'g> Remote<'g> {
             connection.end -= connection.start;
             connection.start = 0;
         }
-        let count = self.some(&connection.stream, &mut connection.buffer[connection.end..])?;
+        let count = self.some(&mut connection.line, &mut connection.buffer[connection.end..])?;
         connection.end += count;
         Ok(())
     }
 
     /// Reads at least a byte; looks up between waits.
-    fn some(&self, mut stream: &TcpStream, into: &mut [u8]) -> Result<usize, Trouble> {
+    fn some(&self, line: &mut Line, into: &mut [u8]) -> Result<usize, Trouble> {
         let since = self.clock.monotonic();
         loop {
-            match stream.read(into) {
+            match line.read(into) {
                 Ok(0) => return Err(self.passing("read", &"the connection was cut")),
                 Ok(count) => return Ok(count),
-                Err(error) => match error.kind() {
-                    io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                        (self.go_on)()?;
-                        let waited = self.clock.monotonic().saturating_sub(since);
-                        if waited >= self.silent {
-                            let why = format!("{} gave no byte for {} s", self.shown, waited.as_secs());
-                            return Err(Trouble::Passing(Reason::Stalled, why));
-                        }
-                    }
-                    _ => return Err(self.passing("read", &error)),
-                },
+                Err(error) if waits(&error) => self.still(since)?,
+                Err(error) => return Err(self.broken("read", &error)),
             }
         }
     }
@@ -158,14 +225,57 @@ impl<'g> Remote<'g> {
         match status {
             404 | 410 => Trouble::Final(Reason::SourceGone, why),
             412 | 416 => Trouble::Final(Reason::SourceChanged, why),
+            426 => Trouble::Final(Reason::Refused, format!("{why}: it wants TLS, with an address of https://")),
             400 | 401 | 403 | 405 | 406 | 414 => Trouble::Final(Reason::Refused, why),
             _ => Trouble::Passing(Reason::SourceFailed, why),
         }
     }
 }
 
+/// Whether an error says that nothing has come yet.
+fn waits(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// A host without its port, and an address of IPv6 without its brackets.
+fn bare(host: &str) -> &str {
+    let name = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(name, _)| name);
+    name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name)
+}
+
+/// What bytes come through.
+enum Line {
+    Plain(TcpStream),
+    Safe(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl io::Read for Line {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(into),
+            Self::Safe(stream) => stream.read(into),
+        }
+    }
+}
+
+impl io::Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(bytes),
+            Self::Safe(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.flush(),
+            Self::Safe(stream) => stream.flush(),
+        }
+    }
+}
+
 struct Connection {
-    stream: TcpStream,
+    line: Line,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -219,9 +329,10 @@ impl Head {
 }
 
 impl Source for Remote<'_> {
-    fn look(&self) -> Result<Seen, Trouble> {
+    fn look(&self, wanted: bool) -> Result<Seen, Trouble> {
         let mut connection = self.connect()?;
-        let head = self.ask(&mut connection, "HEAD", "Connection: close\r\n")?;
+        let wanted = if wanted { self.wanted.as_str() } else { "" };
+        let head = self.ask(&mut connection, "HEAD", &format!("Connection: close\r\n{wanted}"))?;
         if head.status != 200 {
             return Err(self.refused(head.status));
         }
@@ -272,7 +383,7 @@ impl RemoteReader<'_> {
     fn range(&self, connection: &mut Connection, at: u64, length: u64, take: Take<'_>) -> Result<bool, Trouble> {
         let remote = self.remote;
         let changed = |what: String| Trouble::Final(Reason::SourceChanged, format!("{} {what}", remote.shown));
-        let mut more = format!("Range: bytes={at}-{}\r\n", at + length - 1);
+        let mut more = format!("Range: bytes={at}-{}\r\n{}", at + length - 1, remote.wanted);
         // A time of change is no tag; it is compared below.
         if let Some(version) = self.seen.version.as_deref().filter(|version| !version.contains(' ')) {
             more += &format!("If-Match: \"{version}\"\r\n");
@@ -311,21 +422,21 @@ impl RemoteReader<'_> {
             left -= here as u64;
         }
         let mut buffer = std::mem::take(&mut connection.buffer);
-        let read = self.body(connection, &mut buffer, left, take);
+        let read = self.body(&mut connection.line, &mut buffer, left, take);
         connection.buffer = buffer;
         read?;
         Ok(!head.close)
     }
 
     /// Reads what is left of a body: the buffer is filled before it is handed on, so that each hand-over is worth it.
-    fn body(&self, connection: &Connection, buffer: &mut [u8], left: u64, take: Take<'_>) -> Result<(), Trouble> {
+    fn body(&self, line: &mut Line, buffer: &mut [u8], left: u64, take: Take<'_>) -> Result<(), Trouble> {
         let mut left = left;
         while left > 0 {
             let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
             let mut have = 0;
             let mut read = Ok(());
             while have < want && read.is_ok() {
-                read = self.remote.some(&connection.stream, &mut buffer[have..want]).map(|count| have += count);
+                read = self.remote.some(line, &mut buffer[have..want]).map(|count| have += count);
             }
             // What came before trouble counts, too.
             if have > 0 {

@@ -81,7 +81,7 @@ fn trouble(path: &AbsolutePath, error: Errno) -> Trouble {
 }
 
 impl Source for Local<'_> {
-    fn look(&self) -> Result<Seen, Trouble> {
+    fn look(&self, _wanted: bool) -> Result<Seen, Trouble> {
         // By its name again: a file that was replaced is another one, also where the old one is still open.
         let failed = |error: io::Error| {
             let gone = error.kind() == io::ErrorKind::NotFound;

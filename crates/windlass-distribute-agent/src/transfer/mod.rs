@@ -20,4 +20,4 @@ mod run;
 mod sidecar;
 mod source;
 pub(crate) mod table;
-mod tree;
+pub(crate) mod tree;

@@ -108,7 +108,7 @@ fn watch(run: &Run<'_>, group: &mut Group, said: &mut Said, target: &std::path::
         }
         let now = std::fs::symlink_metadata(target).map_or(0, |meta| meta.len());
         if now > size {
-            run.progress(now - size);
+            run.arrived(now - size);
             (size, grew) = (now, run.clock().monotonic());
         }
         let silent = run.clock().monotonic().saturating_sub(grew);

@@ -84,6 +84,12 @@ impl Run<'_> {
         self.transfer.progress(bytes, self.clock());
     }
 
+    /// So many bytes more have come from the source.
+    pub(super) fn arrived(&self, bytes: u64) {
+        self.progress(bytes);
+        self.all.counts().fetched(bytes);
+    }
+
     /// From the beginning, or from where it stopped, to the published file.
     pub(super) fn carry_out(&self, record: &Record) -> Result<Publishing, Stop> {
         let Some(order) = &record.order else { return Err(Stop::Cancelled) };
@@ -100,8 +106,8 @@ impl Run<'_> {
             }
             From::Url(from) => {
                 let go_on = || self.go_on();
-                let (token, stall) = (self.all.token(), self.settings().stall);
-                let source = self.patiently(|| Remote::new(from, token, stall, self.clock(), &go_on))?;
+                let (who, stall) = (self.all.credentials(), self.settings().stall);
+                let source = self.patiently(|| Remote::new(from, who, stall, self.clock(), &go_on))?;
                 self.copy(order, &source)
             }
         }
@@ -145,7 +151,7 @@ impl Run<'_> {
     }
 
     fn copy(&self, order: &TransferOrder, source: &dyn Source) -> Result<Publishing, Stop> {
-        let seen = self.patiently(|| source.look())?;
+        let seen = self.patiently(|| source.look(false))?;
         if seen.size != order.size {
             let why = format!("the source has {} bytes instead of {}", seen.size, order.size);
             return Err(Stop::Failed(Reason::SourceChanged, why));
@@ -180,10 +186,13 @@ impl Run<'_> {
         let copy = Copy { run, source, seen: &seen, file: &file, parts, known, shared };
         let checksum = copy.carry_out(&mut sidecar)?;
         // What was read in parts belongs together only if the file is still the same.
-        if self.patiently(|| source.look())? != seen {
+        let last = self.patiently(|| source.look(true))?;
+        if (last.size, &last.version) != (seen.size, &seen.version) {
             return Err(Stop::Failed(Reason::SourceChanged, "the source changed meanwhile".to_owned()));
         }
-        for (expected, whose) in [(order.checksum, "ordered"), (seen.checksum, "at the source")] {
+        for (expected, whose) in
+            [(order.checksum, "ordered"), (seen.checksum, "at the source"), (last.checksum, "at the source")]
+        {
             if let Some(expected) = expected.filter(|expected| *expected != checksum) {
                 let why = format!("the checksum is {checksum} instead of {expected} ({whose})");
                 return Err(Stop::Failed(Reason::Checksum, why));

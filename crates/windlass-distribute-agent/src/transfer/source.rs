@@ -55,8 +55,8 @@ pub(super) type Take<'t> = &'t mut dyn FnMut(&[u8]) -> Result<(), Stop>;
 
 /// A file at a source.
 pub(super) trait Source: Sync {
-    /// Looks at the file.
-    fn look(&self) -> Result<Seen, Trouble>;
+    /// Looks at the file. At the end of a transfer the checksum is `wanted`, if the source can tell.
+    fn look(&self, wanted: bool) -> Result<Seen, Trouble>;
 
     /// Something that reads the version that was seen, and fails with [`Reason::SourceChanged`] at any other.
     fn reader<'s>(&'s self, seen: &'s Seen) -> Box<dyn Reader + 's>;

@@ -18,8 +18,10 @@ use super::local::Origin;
 use super::record::{OldTask, Publishing, Record, Records};
 use super::run::{Run, data_name, parts_name};
 use super::source::Stop;
-use crate::config::{AgentConfig, Downloader, Token, TransferSettings};
+use crate::config::{AgentConfig, Downloader, TransferSettings};
 use crate::folder::Folder;
+use crate::metrics::Counts;
+use crate::tls::Credentials;
 
 /// Ended transfers that are shown with the node.
 const SHOWN_ENDED: usize = 100;
@@ -154,7 +156,8 @@ pub(crate) struct Transfers {
     folder: Arc<Folder>,
     settings: TransferSettings,
     downloader: Option<Downloader>,
-    token: Option<Token>,
+    credentials: Credentials,
+    counts: Counts,
     origins: Vec<Origin>,
     clock: SharedClock,
     handle: Handle,
@@ -195,7 +198,12 @@ impl Transfers {
             folder,
             settings: config.transfers.clone(),
             downloader: config.downloader.clone(),
-            token: config.token.clone(),
+            counts: Counts::default(),
+            credentials: Credentials {
+                token: config.token.clone(),
+                ca: config.ca.clone(),
+                identity: config.tls.clone(),
+            },
             clock,
             handle: Handle::current(),
             bucket: Bucket::new(config.transfers.bits_per_second),
@@ -294,8 +302,12 @@ impl Transfers {
         &self.origins
     }
 
-    pub(super) fn token(&self) -> Option<&Token> {
-        self.token.as_ref()
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.credentials
     }
 
     pub(super) fn downloader(&self) -> Option<&Downloader> {
@@ -307,7 +319,7 @@ impl Transfers {
     }
 
     /// Waits on a thread that may block.
-    pub(super) fn sleep(&self, wait: Duration) {
+    pub(crate) fn sleep(&self, wait: Duration) {
         // The timer is made within the runtime, too: this thread may be none of its own.
         self.handle.block_on(async { self.clock.sleep(wait).await });
     }
@@ -550,6 +562,8 @@ impl Transfers {
         });
         let record = transfer.record();
         let name = record.name().map(ToString::to_string).unwrap_or_default();
+        let result = reason.map_or(if state == TransferState::Done { "done" } else { "cancelled" }, Reason::as_str);
+        self.counts.ended(result);
         tracing::info!(id, name, state = ?state, reason = reason.map(Reason::as_str), message, "a transfer is over");
         if let Err(error) = put {
             tracing::error!(id, %error, "the end of a transfer could not be put on disk; it may be tried again");

@@ -107,11 +107,12 @@ async fn killed_at_any_moment_it_shows_whole_files_only_and_goes_on() {
         assert!(again <= bearable, "{again} bytes came twice, seed {seed} round {round}");
         // One that is over stays over: the next process copies nothing.
         let given = source.given();
-        let process = Process::start(folder.path()).await;
+        let mut process = Process::start(folder.path()).await;
         assert!(process.order(&id, &source).await);
         assert_eq!(process.report(&id).await.unwrap().state, TransferState::Done);
         assert_eq!(source.given(), given, "nothing is copied twice, seed {seed} round {round}");
-        drop(process);
+        // Waited for: as long as it lives the folder is held.
+        process.child.kill().await.unwrap();
         assert_eq!(growing(folder.path()), Vec::<String>::new(), "seed {seed} round {round}");
     }
     println!("{kills} kills");

@@ -4,10 +4,12 @@
 
 mod disk;
 mod kills;
+mod limits;
 mod node;
 mod old_controller;
 mod old_paths;
 mod program;
 mod serving;
 mod source;
+mod tls;
 mod transfers;

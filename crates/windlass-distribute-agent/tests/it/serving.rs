@@ -139,7 +139,19 @@ async fn the_node_says_how_it_is_and_takes_a_limit() {
     assert!(report.total >= report.used && report.used_percent <= 100);
     let (status, report) = node.change("PATCH", "/v2/node", Some(json!({ "bits_per_second": 1_000_000 }))).await;
     assert_eq!((status, &report["limits"]["bits_per_second"]), (200, &json!(1_000_000)));
-    for bad in [json!({}), json!({ "bits_per_second": 0 }), json!({ "bits_per_second": null, "x": 1 }), json!("x")] {
+    let (status, report) = node.change("PATCH", "/v2/node", Some(json!({ "serve_bits_per_second": 5_000 }))).await;
+    let limits = &report["limits"];
+    assert_eq!(
+        (status, &limits["bits_per_second"], &limits["serve_bits_per_second"]),
+        (200, &json!(1_000_000), &json!(5_000))
+    );
+    for bad in [
+        json!({}),
+        json!({ "bits_per_second": 0 }),
+        json!({ "serve_bits_per_second": 0 }),
+        json!({ "bits_per_second": null, "x": 1 }),
+        json!("x"),
+    ] {
         assert_eq!(node.change("PATCH", "/v2/node", Some(bad)).await.0, 400);
     }
     let (status, report) = node.change("PATCH", "/v2/node", Some(json!({ "bits_per_second": null }))).await;
@@ -168,7 +180,7 @@ async fn without_the_token_nothing_is_said_and_beyond_loopback_there_is_no_agent
     let folder = tempfile::tempdir().unwrap();
     let open = AgentConfig::new("0.0.0.0:0".parse().unwrap(), folder.path().to_owned());
     let refused = Agent::bind(open, clock()).await.unwrap_err();
-    assert!(matches!(refused, AgentError::Exposed(_)) && refused.hint().contains("token"));
+    assert!(matches!(refused, AgentError::Exposed { .. }) && refused.hint().contains("token"));
     // A token is handed on to other agents, so that they let each other read.
     let other = Node::with(|config| config.token = Some(Token::new(token).unwrap())).await;
     let order = json!({ "id": "t", "name": "A", "size": 1, "source": { "url": node.url(""), "path_name": "A" } });

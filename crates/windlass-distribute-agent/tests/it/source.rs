@@ -36,6 +36,7 @@ pub(crate) struct Source {
     address: String,
     given: Arc<AtomicU64>,
     asked: Arc<AtomicU64>,
+    claimed: Arc<Mutex<Option<String>>>,
     _server: AbortOnDropHandle<()>,
 }
 
@@ -45,6 +46,7 @@ struct Shared {
     plan: Mutex<Plan>,
     given: Arc<AtomicU64>,
     asked: Arc<AtomicU64>,
+    claimed: Arc<Mutex<Option<String>>>,
 }
 
 impl Source {
@@ -60,7 +62,10 @@ impl Source {
         let address = listener.local_addr().unwrap().to_string();
         let (given, asked): (Arc<AtomicU64>, Arc<AtomicU64>) = Default::default();
         let plan: Plan = Box::new(plan);
-        let shared = Shared { bytes, size, plan: Mutex::new(plan), given: given.clone(), asked: asked.clone() };
+        let claimed: Arc<Mutex<Option<String>>> = Arc::default();
+        let counts = (given.clone(), asked.clone(), claimed.clone());
+        let shared =
+            Shared { bytes, size, plan: Mutex::new(plan), given: counts.0, asked: counts.1, claimed: counts.2 };
         let shared = Arc::new(shared);
         let server = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
@@ -71,12 +76,18 @@ impl Source {
                 });
             }
         });
-        Self { address, given, asked, _server: AbortOnDropHandle::new(server) }
+        Self { address, given, asked, claimed, _server: AbortOnDropHandle::new(server) }
     }
 
     /// As the source of an order.
     pub(crate) fn order(&self) -> Value {
         json!({ "url": format!("http://{}/film.mpg", self.address) })
+    }
+
+    /// As another agent that is the source of an order, and that says at the end what the checksum should be.
+    pub(crate) fn agent(&self, checksum: &str) -> Value {
+        *self.claimed.lock().unwrap() = Some(checksum.to_owned());
+        json!({ "url": format!("http://{}", self.address), "path_name": "film.mpg" })
     }
 
     /// Bytes of files that were given away.
@@ -98,7 +109,12 @@ async fn answer(shared: &Shared, mut stream: TcpStream) -> std::io::Result<()> {
         }
         let head = String::from_utf8(head).unwrap().to_lowercase();
         if head.starts_with("head") {
-            let text = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nETag: \"v1\"\r\n\r\n", shared.size);
+            let mut text = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nETag: \"v1\"\r\n", shared.size);
+            let claimed = shared.claimed.lock().unwrap().clone();
+            if let Some(checksum) = claimed.filter(|_| head.contains("windlass-want-checksum: 1")) {
+                text += &format!("Windlass-Checksum: {checksum}\r\n");
+            }
+            text += "\r\n";
             stream.write_all(text.as_bytes()).await?;
             continue;
         }

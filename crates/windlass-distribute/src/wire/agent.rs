@@ -21,6 +21,8 @@ pub const CONTROLLER: &str = "windlass-controller";
 pub const PLAN: &str = "windlass-plan";
 /// Header of an answer with a file: its BLAKE3 checksum in hexadecimal digits, where it is known.
 pub const CHECKSUM: &str = "windlass-checksum";
+/// Header of a request for a file: the checksum is wanted, too. What is sent is then hashed, and a `HEAD` afterwards tells.
+pub const WANT_CHECKSUM: &str = "windlass-want-checksum";
 /// The type of inventories.
 pub const NDJSON: &str = "application/x-ndjson";
 /// Longest id of a transfer.
@@ -477,6 +479,9 @@ pub struct TransferReport {
 pub struct AgentLimits {
     /// Over all transfers.
     pub bits_per_second: Option<u64>,
+    /// Over all files that are served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serve_bits_per_second: Option<u64>,
     /// Transfers at a time.
     pub max_concurrent: u32,
     /// Its own usage limit; above it nothing is taken.
@@ -510,13 +515,21 @@ pub struct NodeReport {
     pub version: String,
 }
 
-/// The body of `PATCH /v2/node`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// The body of `PATCH /v2/node`. What is left out stays as it is; `null` lifts a limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct NodePatch {
-    /// The new limit over all transfers; `null` lifts it.
-    #[serde(deserialize_with = "Option::deserialize")]
-    pub bits_per_second: Option<u64>,
+    /// The new limit over all transfers.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "said")]
+    pub bits_per_second: Option<Option<u64>>,
+    /// The new limit over all files that are served.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "said")]
+    pub serve_bits_per_second: Option<Option<u64>>,
+}
+
+/// What is said, be it `null`; what is not said is the default.
+fn said<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u64>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 /// The body of a refusal.
@@ -591,8 +604,10 @@ mod tests {
     fn a_reason_of_tomorrow_is_read_and_a_patch_says_what_it_changes() {
         assert_eq!(serde_json::from_str::<Reason>(r#""sunspots""#).unwrap(), Reason::Unknown);
         assert_eq!(serde_json::to_string(&Reason::NoSpace).unwrap(), format!("\"{}\"", Reason::NoSpace));
-        assert_eq!(serde_json::from_str::<NodePatch>(r#"{"bits_per_second":null}"#).unwrap().bits_per_second, None);
-        assert!(serde_json::from_str::<NodePatch>("{}").is_err());
+        let patch: NodePatch = serde_json::from_str(r#"{"bits_per_second":null}"#).unwrap();
+        assert_eq!((patch.bits_per_second, patch.serve_bits_per_second), (Some(None), None));
+        assert_eq!(serde_json::to_string(&patch).unwrap(), r#"{"bits_per_second":null}"#);
+        assert!(serde_json::from_str::<NodePatch>(r#"{"bits":1}"#).is_err());
         assert!(is_id("a-1_b.2") && !is_id("") && !is_id("../x") && !is_id(".x") && !is_id("a/b"));
         let checksum = Checksum([0xab; 32]);
         assert_eq!(Checksum::from_hex(&checksum.to_string()), Some(checksum));
