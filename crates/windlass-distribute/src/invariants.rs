@@ -51,8 +51,8 @@ impl Faults<'_> {
             if !decisions.trusted.contains(&node) || !state.up || state.space.is_none() || !listed {
                 self.add(1, format!("{shown}: deleted though the node is not trusted or does not list it"));
             }
-            if world.fleet[node].read_only {
-                self.add(1, format!("{shown}: deleted on a node that is read-only"));
+            if world.is_closed(node) {
+                self.add(1, format!("{shown}: deleted on a node that is read-only or in maintenance"));
             }
             if world.settings.is_ad(world.names.get(file)) {
                 self.add(1, format!("{shown}: an ad is deleted"));
@@ -76,7 +76,7 @@ impl Faults<'_> {
                     && !gone.contains(&(**place, delete.file))
             };
             let staying = decisions.trusted.iter().filter(holds).count();
-            let wanted = usize::from(world.settings.wanted(world.catalogue.rank(delete.file)));
+            let wanted = usize::from(world.wanted(delete.file));
             let shown = self.shown(delete.node, delete.file);
             let by_surplus_only = decisions
                 .deletes
@@ -177,7 +177,7 @@ impl Faults<'_> {
             if !files.insert(file) {
                 self.add(8, format!("{shown}: copied twice"));
             }
-            if !decisions.trusted.contains(&node) || world.fleet[node].drain || world.fleet[node].read_only {
+            if !decisions.trusted.contains(&node) || world.fleet[node].drain || world.is_closed(node) {
                 self.add(1, format!("{shown}: copied to a node that takes nothing"));
             }
             if world.node(node).listing.as_ref().is_ok_and(|listing| listing.has(file)) {
@@ -189,6 +189,13 @@ impl Faults<'_> {
             let open = world.transfers.iter().enumerate();
             if open.into_iter().any(|(at, open)| open.file == file && !closed.contains(&at)) {
                 self.add(8, format!("{shown}: copied though a transfer of it is open"));
+            }
+            let holder = world.node(transfer.source).listing.as_ref().is_ok_and(|listing| listing.has(file));
+            if transfer.from_holder && !holder {
+                self.add(6, format!("{shown}: copied from a node that does not have it"));
+            }
+            if !transfer.from_holder && !world.fleet[transfer.source].source {
+                self.add(6, format!("{shown}: copied from a node that cannot read the origin"));
             }
             for pushed in &transfer.after {
                 if !gone.contains(&(node, *pushed)) {
@@ -228,7 +235,8 @@ impl Faults<'_> {
     fn idle(&mut self, decisions: &Decisions, gone: &HashSet<(NodeIx, FileId)>) {
         let world = self.world;
         let settings = &world.settings;
-        if settings.freeze == Freeze::All || settings.copies != 1 || !settings.copies_by_rank.is_empty() {
+        let several = settings.copies != 1 || settings.copies_vary();
+        if settings.freeze == Freeze::All || several || !settings.may_fill(world.now) {
             return;
         }
         let closed: HashSet<usize> = decisions.closed.iter().map(|(at, _)| *at).collect();
@@ -251,7 +259,10 @@ impl Faults<'_> {
         let taken: HashSet<FileId> = decisions.transfers.iter().map(|transfer| transfer.file).collect();
         let takes = |place: &&NodeIx| {
             let member = &world.fleet[**place];
-            !member.drain && !member.read_only && world.node(**place).rest_until <= world.now && free(place, false)
+            !member.drain
+                && !world.is_closed(**place)
+                && world.node(**place).rest_until <= world.now
+                && free(place, false)
         };
         let deleted: HashSet<FileId> = gone.iter().map(|(_, file)| *file).collect();
         let rooms: Vec<i64> =

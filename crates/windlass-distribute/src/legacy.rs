@@ -194,7 +194,18 @@ impl Run<'_> {
             let destination = ring[transfers.len() % ring.len()];
             let (rank, bytes) = (world.catalogue.rank(file), world.origin.size(file).unwrap_or(0));
             let (source, rising) = (*source, rising(file));
-            transfers.push(Transfer { file, source, destination, rank, rising, bytes, after: Vec::new() });
+            let decided = Transfer {
+                file,
+                source,
+                destination,
+                rank,
+                rising,
+                bytes,
+                held: 0,
+                from_holder: false,
+                after: Vec::new(),
+            };
+            transfers.push(decided);
         }
         transfers
     }

@@ -6,6 +6,7 @@
 //!
 //! | module | |
 //! |---|---|
+//! | [`hours`] | hours of the day, in which something may be done or not |
 //! | [`name`] | names are bytes; each is kept once and known by a number |
 //! | [`input`] | readers of everything that comes from outside: bad lines are counted and shown, never fatal |
 //! | [`world`] | the snapshot: catalogue, hits, origin, nodes, open transfers, and what is remembered |
@@ -20,6 +21,7 @@
 
 pub mod decide;
 pub mod document;
+pub mod hours;
 pub mod input;
 pub mod invariants;
 pub mod legacy;

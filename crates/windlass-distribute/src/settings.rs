@@ -1,9 +1,14 @@
 //! What people choose: servers, limits, and the numbers of the rules.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::hours::Hours;
+
+/// Most labels that copies are spread over.
+pub const MOST_SPREADS: usize = 4;
 
 /// A node's place in a [`Fleet`]: the highest address has 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +45,46 @@ pub struct CopiesUpTo {
     pub copies: u16,
 }
 
+/// How many copies files with so many recent requests have at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CopiesFrom {
+    /// The fewest recent requests of the step.
+    pub hits: u32,
+    /// Wanted copies.
+    pub copies: u16,
+}
+
+/// How far the copies that the catalogue wishes are followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Wishes {
+    /// Never fewer.
+    pub min: u16,
+    /// Never more.
+    pub max: u16,
+}
+
+/// What is said of one server beside its address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Traits {
+    /// How much it takes beside others of its size, in percent.
+    pub weight: u32,
+    /// Where it stands: `site`, `rack`, `power` and the like.
+    pub labels: BTreeMap<String, String>,
+    /// Hours in which nothing is changed on it, and it may be away.
+    pub maintenance: Vec<Hours>,
+    /// Other nodes may copy from it what it holds.
+    pub serves_copies: bool,
+}
+
+impl Default for Traits {
+    fn default() -> Self {
+        Self { weight: 100, labels: BTreeMap::new(), maintenance: Vec::new(), serves_copies: true }
+    }
+}
+
 /// The numbers of the rules, with their usual values.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -62,6 +107,18 @@ pub struct Settings {
     pub copies: u16,
     /// Wanted copies by rank, best step first; `copies` for what lies beyond.
     pub copies_by_rank: Vec<CopiesUpTo>,
+    /// Wanted copies by recent requests, most first; never fewer than the other rules want.
+    pub copies_by_hits: Vec<CopiesFrom>,
+    /// The copies that the catalogue wishes (`TargetCopyCount`, `copies`) go before `copies` and `copies_by_rank`.
+    pub copies_from_catalogue: Option<Wishes>,
+    /// More copies are made at once; fewer are wanted only after so long.
+    pub lower_copies_after_sec: i64,
+    /// Labels of nodes, the most important first: copies of a file are placed where these differ.
+    pub spread: Vec<String>,
+    /// A node that holds a file may serve it for a further copy, and the origin is left in peace.
+    pub copy_from_holders: bool,
+    /// When files are copied that do not rise; always if none is named.
+    pub fill_hours: Vec<Hours>,
     /// A copy is protected from deletes for space for so long.
     pub protect_after_copy_sec: i64,
     /// After so long the copies of a node that is away count as lost.
@@ -95,6 +152,8 @@ pub struct Settings {
     pub drain: Vec<String>,
     /// Nodes on which nothing is changed.
     pub read_only: Vec<String>,
+    /// More about servers, by address.
+    pub servers: BTreeMap<String, Traits>,
 }
 
 impl Default for Settings {
@@ -109,6 +168,12 @@ impl Default for Settings {
             task_timeout_sec: 3600,
             copies: 1,
             copies_by_rank: Vec::new(),
+            copies_by_hits: Vec::new(),
+            copies_from_catalogue: None,
+            lower_copies_after_sec: 21_600,
+            spread: Vec::new(),
+            copy_from_holders: false,
+            fill_hours: Vec::new(),
             protect_after_copy_sec: 600,
             node_lost_after_sec: 21_600,
             swap_min_rank_gain: 0,
@@ -125,6 +190,7 @@ impl Default for Settings {
             clock_tolerance_sec: 300,
             drain: Vec::new(),
             read_only: Vec::new(),
+            servers: BTreeMap::new(),
         }
     }
 }
@@ -136,10 +202,38 @@ impl Settings {
         self.ignore_prefixes.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
     }
 
-    /// How many copies the file with this rank shall have.
+    /// Whether files differ in how many copies they shall have.
     #[must_use]
-    pub fn wanted(&self, rank: u32) -> u16 {
-        self.copies_by_rank.iter().find(|step| rank <= step.rank).map_or(self.copies, |step| step.copies).max(1)
+    pub const fn copies_vary(&self) -> bool {
+        !self.copies_by_rank.is_empty() || !self.copies_by_hits.is_empty() || self.copies_from_catalogue.is_some()
+    }
+
+    /// How many copies a file shall have, with this rank, this wish of the catalogue (0: none) and so many recent
+    /// requests.
+    #[must_use]
+    pub fn target(&self, rank: u32, wish: u16, hits: u32) -> u16 {
+        let by_rank = || {
+            let step = self.copies_by_rank.iter().find(|step| rank <= step.rank);
+            step.map_or(self.copies, |step| step.copies)
+        };
+        let usual = match self.copies_from_catalogue {
+            Some(Wishes { min, max }) if wish > 0 => wish.clamp(min, max.max(min)),
+            _ => by_rank(),
+        };
+        let risen = self.copies_by_hits.iter().filter(|step| hits >= step.hits.max(1)).map(|step| step.copies).max();
+        usual.max(risen.unwrap_or(0)).max(1)
+    }
+
+    /// A moment by the clock that names the event logs.
+    #[must_use]
+    pub const fn local(&self, now: i64) -> i64 {
+        now.saturating_add(self.tz_offset)
+    }
+
+    /// Whether files that do not rise may be copied at this moment.
+    #[must_use]
+    pub fn may_fill(&self, now: i64) -> bool {
+        self.fill_hours.is_empty() || self.fill_hours.iter().any(|hours| hours.cover(self.local(now)))
     }
 
     /// The bytes that a disk of this size may hold. In the arithmetic of the program before this one: double
@@ -179,6 +273,35 @@ pub struct Member {
     pub drain: bool,
     /// Nothing on it is changed.
     pub read_only: bool,
+    /// How much it takes beside others of its size, in percent.
+    pub weight: u32,
+    /// By label of `spread`: a number for what it says there. Nodes with the same one fail together.
+    pub domains: Vec<u16>,
+    /// Hours in which nothing is changed on it.
+    pub maintenance: Vec<Hours>,
+    /// A node without the origin that may serve what it holds.
+    pub serves_copies: bool,
+}
+
+impl Member {
+    /// Whether it is in its maintenance hours; `local` as [`Settings::local`] says.
+    #[must_use]
+    pub fn in_maintenance(&self, local: i64) -> bool {
+        self.maintenance.iter().any(|hours| hours.cover(local))
+    }
+}
+
+/// Numbers for what nodes say under each label.
+#[derive(Default)]
+struct Domains<'a>(HashMap<(&'a str, &'a str), u16>);
+
+impl<'a> Domains<'a> {
+    /// A node that says nothing under a label stands alone.
+    fn number(&mut self, label: &'a str, addr: &'a str, traits: &'a Traits) -> u16 {
+        let next = u16::try_from(self.0.len()).unwrap_or(u16::MAX);
+        let said = traits.labels.get(label).map_or(addr, String::as_str);
+        *self.0.entry((label, said)).or_insert(next)
+    }
 }
 
 /// All servers, the highest address first. Addresses compare as bytes: `.9`, `.2`, `.10`.
@@ -209,6 +332,8 @@ impl Fleet {
             return Err(FleetError::TooMany(all.len()));
         }
         let mut fleet = Self::default();
+        let usual = Traits::default();
+        let mut domains = Domains::default();
         for addr in all {
             let ip = ip_of(addr).ok_or_else(|| FleetError::NoAddress(addr.clone()))?;
             let destination = destinations.contains(addr);
@@ -216,13 +341,24 @@ impl Fleet {
             let ip = destination.then(|| *fleet.ips.entry(ip.as_bytes().to_vec()).or_insert(next));
             let place = NodeIx(u16::try_from(fleet.members.len()).unwrap_or(u16::MAX));
             fleet.by_addr.insert(addr.clone(), place);
+            let source = sources.contains(addr);
+            let traits = settings.servers.get(addr).unwrap_or(&usual);
             fleet.members.push(Member {
                 addr: addr.clone(),
                 ip,
-                source: sources.contains(addr),
+                source,
                 destination,
                 drain: settings.drain.contains(addr),
                 read_only: settings.read_only.contains(addr),
+                weight: traits.weight.max(1),
+                domains: settings
+                    .spread
+                    .iter()
+                    .take(MOST_SPREADS)
+                    .map(|key| domains.number(key, addr, traits))
+                    .collect(),
+                maintenance: traits.maintenance.clone(),
+                serves_copies: settings.copy_from_holders && traits.serves_copies && destination && !source,
             });
         }
         Ok(fleet)
@@ -313,6 +449,36 @@ mod tests {
     fn copies_are_asked_for_by_rank() {
         let steps = vec![CopiesUpTo { rank: 10, copies: 3 }, CopiesUpTo { rank: 100, copies: 2 }];
         let settings = Settings { copies_by_rank: steps, ..Settings::default() };
-        assert_eq!([1, 10, 11, 100, 101].map(|rank| settings.wanted(rank)), [3, 3, 2, 2, 1]);
+        assert_eq!([1, 10, 11, 100, 101].map(|rank| settings.target(rank, 9, 0)), [3, 3, 2, 2, 1]);
+    }
+
+    #[test]
+    fn copies_are_asked_for_by_the_catalogue_and_by_requests() {
+        let wishes = Settings {
+            copies_from_catalogue: Some(Wishes { min: 2, max: 4 }),
+            copies_by_rank: vec![CopiesUpTo { rank: 10, copies: 3 }],
+            ..Settings::default()
+        };
+        assert_eq!([0, 1, 3, 9].map(|wish| wishes.target(11, wish, 0)), [1, 2, 3, 4], "without a wish the table");
+        assert_eq!(wishes.target(1, 0, 0), 3);
+        let steps = vec![CopiesFrom { hits: 100, copies: 5 }, CopiesFrom { hits: 10, copies: 2 }];
+        let hits = Settings { copies_by_hits: steps, ..wishes };
+        assert_eq!([9, 10, 99, 100].map(|hit| hits.target(11, 0, hit)), [1, 2, 2, 5]);
+        assert_eq!(hits.target(11, 4, 10), 4, "requests never take copies away");
+    }
+
+    #[test]
+    fn nodes_without_a_label_stand_alone() {
+        let traits = |rack: &str| Traits { labels: [("rack".to_owned(), rack.to_owned())].into(), ..Traits::default() };
+        let settings = Settings {
+            spread: vec!["rack".to_owned()],
+            servers: [("10.0.0.1:1".to_owned(), traits("a")), ("10.0.0.2:1".to_owned(), traits("a"))].into(),
+            ..Settings::default()
+        };
+        let fleet =
+            Fleet::new(&[], &list(&["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1", "10.0.0.4:1"]), &settings).unwrap();
+        let domain = |addr: &str| fleet[fleet.find(addr).unwrap()].domains[0];
+        assert_eq!(domain("10.0.0.1:1"), domain("10.0.0.2:1"));
+        assert!(domain("10.0.0.3:1") != domain("10.0.0.4:1") && domain("10.0.0.3:1") != domain("10.0.0.1:1"));
     }
 }

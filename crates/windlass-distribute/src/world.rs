@@ -117,6 +117,15 @@ impl Default for NodeState {
     }
 }
 
+/// Copies of a file that stay wanted for a while, although fewer would be enough by now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lowering {
+    /// As many stay wanted.
+    pub copies: u16,
+    /// Since when fewer would be enough.
+    pub since: i64,
+}
+
 /// Everything that decisions are made from.
 #[derive(Clone, Debug)]
 pub struct World {
@@ -144,6 +153,8 @@ pub struct World {
     pub retry_not_before: HashMap<FileId, i64>,
     /// How often copies of a file from a source failed.
     pub failures: HashMap<(FileId, NodeIx), u32>,
+    /// Files of which fewer copies are wanted since a while.
+    pub lowering: HashMap<FileId, Lowering>,
     /// The time of the last decisions.
     pub last_now: Option<i64>,
 }
@@ -166,6 +177,7 @@ impl World {
             transfers: Vec::new(),
             retry_not_before: HashMap::new(),
             failures: HashMap::new(),
+            lowering: HashMap::new(),
             last_now: None,
         }
     }
@@ -207,7 +219,75 @@ impl World {
     /// Says which files rise, by name.
     pub fn set_rising(&mut self, rising: &[(Vec<u8>, u32)]) {
         let names = &mut self.names;
-        self.rising = rising.iter().filter_map(|(name, hits)| Some((names.intern(name)?, *hits))).collect();
+        let new = rising.iter().filter_map(|(name, hits)| Some((names.intern(name)?, *hits))).collect();
+        let old = std::mem::replace(&mut self.rising, new);
+        if self.settings.copies_by_hits.is_empty() {
+            return;
+        }
+        let now: HashMap<FileId, u32> = self.rising.iter().copied().collect();
+        for (file, hits) in old {
+            let before = self.target(file, hits);
+            self.lower(file, before, now.get(&file).copied().unwrap_or(0));
+        }
+    }
+
+    /// Another catalogue counts from now on.
+    pub fn set_catalogue(&mut self, new: Arc<Catalogue>) {
+        let old = std::mem::replace(&mut self.catalogue, new);
+        if !self.settings.copies_vary() {
+            return;
+        }
+        let hits: HashMap<FileId, u32> = self.rising.iter().copied().collect();
+        for file in old.by_rank() {
+            let hits = hits.get(&file).copied().unwrap_or(0);
+            let before = self.settings.target(old.rank(file), old.wish(file), hits);
+            self.lower(file, before, hits);
+        }
+    }
+
+    /// A file had this target before; what it has now may be less.
+    fn lower(&mut self, file: FileId, before: u16, hits: u32) {
+        let after = self.target(file, hits);
+        if !self.catalogue.has(file) || after >= before {
+            return;
+        }
+        let low = Lowering { copies: before.max(self.held_up(file)), since: self.now };
+        self.lowering.insert(file, low);
+    }
+
+    /// Copies that stay wanted of a file that had more.
+    fn held_up(&self, file: FileId) -> u16 {
+        let low = self.lowering.get(&file);
+        low.filter(|low| self.now - low.since < self.settings.lower_copies_after_sec).map_or(0, |low| low.copies)
+    }
+
+    /// How many copies of a file with so many recent requests are made, if there are fewer.
+    pub(crate) fn target(&self, file: FileId, hits: u32) -> u16 {
+        self.settings.target(self.catalogue.rank(file), self.catalogue.wish(file), hits)
+    }
+
+    /// How many copies of a file with so many recent requests stay, if there are more.
+    #[must_use]
+    pub fn wanted_at(&self, file: FileId, hits: u32) -> u16 {
+        self.target(file, hits).max(if self.lowering.is_empty() { 0 } else { self.held_up(file) })
+    }
+
+    /// How many copies of a file stay, if there are more. Looks through all rising files.
+    #[must_use]
+    pub fn wanted(&self, file: FileId) -> u16 {
+        self.wanted_at(file, self.rising.iter().find(|(one, _)| *one == file).map_or(0, |(_, hits)| *hits))
+    }
+
+    /// Whether nothing may be changed on a node at this moment.
+    #[must_use]
+    pub fn is_closed(&self, place: NodeIx) -> bool {
+        self.fleet[place].read_only || self.in_maintenance(place)
+    }
+
+    /// Whether a node is in its maintenance hours.
+    #[must_use]
+    pub fn in_maintenance(&self, place: NodeIx) -> bool {
+        self.fleet[place].in_maintenance(self.settings.local(self.now))
     }
 
     /// The size of a file: as the history says, else as the origin has it; 0 if neither knows.
@@ -263,6 +343,9 @@ impl World {
         for delete in &decisions.deletes {
             self.nodes[delete.node.index()].deleted.insert(delete.file);
         }
+        let lower_after = self.settings.lower_copies_after_sec;
+        self.lowering.values_mut().for_each(|low| low.since = now.min(low.since));
+        self.lowering.retain(|_, low| now - low.since < lower_after);
         self.retry_not_before.retain(|_, at| *at > now);
         self.retry_not_before.values_mut().for_each(|at| *at = (now + LONGEST_WAIT).min(*at));
         self.transfers.iter_mut().for_each(|transfer| transfer.touched = now.min(transfer.touched));

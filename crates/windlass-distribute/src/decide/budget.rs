@@ -14,6 +14,8 @@ pub(super) struct Budget {
     left_total: u64,
     /// Copies are held back too.
     pub(super) frozen: bool,
+    /// A person holds deletes back.
+    pub(super) deletes_frozen: bool,
     /// What was left to later, by node.
     pub(super) held_back: HashMap<NodeIx, u64>,
 }
@@ -35,7 +37,13 @@ impl Budget {
             left.fill(0);
             left_total = 0;
         }
-        Self { left, left_total, frozen: settings.freeze == Freeze::All, held_back: HashMap::new() }
+        Self {
+            left,
+            left_total,
+            frozen: settings.freeze == Freeze::All,
+            deletes_frozen: settings.freeze != Freeze::No,
+            held_back: HashMap::new(),
+        }
     }
 
     /// How many files may still be deleted on a node.

@@ -8,6 +8,7 @@ mod census;
 mod marks;
 mod place;
 mod room;
+mod spread;
 mod surplus;
 mod trust;
 mod words;
@@ -69,6 +70,10 @@ pub struct Transfer {
     pub rising: u32,
     /// Bytes, as the origin has it.
     pub bytes: i64,
+    /// Copies on trusted nodes that are there already.
+    pub held: u16,
+    /// The source does not read the origin: it serves the copy that it holds.
+    pub from_holder: bool,
     /// It starts only after these are deleted on the destination.
     pub after: Vec<FileId>,
 }
@@ -115,13 +120,15 @@ pub enum Passed {
     NoRoom,
     /// It would need more deletes than are allowed at once.
     Brake,
-    /// Everything is frozen.
+    /// What it needs is frozen.
     Frozen,
+    /// It does not rise, and it is not the time to fill nodes.
+    OutsideHours,
 }
 
 impl Passed {
     /// Every reason.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Held,
         Self::PossiblyHeld,
         Self::NotOnOrigin,
@@ -135,12 +142,16 @@ impl Passed {
         Self::NoRoom,
         Self::Brake,
         Self::Frozen,
+        Self::OutsideHours,
     ];
 
     /// Whether the file would be copied if there were room or somebody free.
     #[must_use]
     pub const fn waits(self) -> bool {
-        matches!(self, Self::NoSource | Self::NoDestination | Self::NoRoom | Self::Brake | Self::Frozen)
+        matches!(
+            self,
+            Self::NoSource | Self::NoDestination | Self::NoRoom | Self::Brake | Self::Frozen | Self::OutsideHours
+        )
     }
 }
 
@@ -215,6 +226,7 @@ pub fn decide_asked(world: &World, ask: Ask) -> Decisions {
         census: &census,
         in_transfer: Marks::of(names, open.iter().map(|transfer| transfer.file)),
         rising: Marks::of(names, world.rising.iter().map(|(file, _)| *file)),
+        hits: world.rising.iter().copied().collect(),
         deletes: Vec::new(),
         gone: vec![HashSet::new(); world.nodes.len()],
         gone_anywhere: Marks::new(names),
@@ -246,6 +258,8 @@ struct Work<'a> {
     census: &'a Census,
     in_transfer: Marks,
     rising: Marks,
+    /// Recent requests of those that rise.
+    hits: HashMap<FileId, u32>,
     deletes: Vec<Delete>,
     /// By node.
     gone: Vec<HashSet<FileId>>,
@@ -264,6 +278,16 @@ impl Work<'_> {
             && world.size(file) > 0
             && !self.in_transfer.has(file)
             && !world.settings.is_ad(world.names.get(file))
+    }
+
+    /// Recent requests for a file.
+    fn hits(&self, file: FileId) -> u32 {
+        if self.rising.has(file) { self.hits.get(&file).copied().unwrap_or(0) } else { 0 }
+    }
+
+    /// How many copies of a file stay.
+    fn wanted(&self, file: FileId) -> u16 {
+        self.world.wanted_at(file, self.hits(file))
     }
 
     /// Whether a file was copied to a node a moment ago.
@@ -286,7 +310,7 @@ impl Work<'_> {
 
     /// Whether files may be put on, and taken from, a node.
     fn changeable(&self, node: NodeIx) -> bool {
-        self.views.view(node).is_some() && !self.world.fleet[node].read_only
+        self.views.view(node).is_some() && !self.world.is_closed(node)
     }
 }
 
@@ -303,7 +327,7 @@ fn clean(world: &World, clock_doubt: bool) -> (Vec<(usize, Closed)>, Vec<&OpenTr
             TransferStatus::Done => Some(Closed::Done),
             TransferStatus::Timeout => Some(Closed::Timeout),
             _ if old => Some(Closed::Timeout),
-            _ if !up(&transfer.source, |member| member.source) => Some(Closed::SourceDown),
+            _ if !up(&transfer.source, |member| member.source || member.serves_copies) => Some(Closed::SourceDown),
             _ if !up(&transfer.destination, |member| member.destination) => Some(Closed::DestinationDown),
             _ => None,
         };

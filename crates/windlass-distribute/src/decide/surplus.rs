@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::marks::Marks;
+use super::spread::crowding;
 use super::{Reason, Work};
 use crate::name::FileId;
 use crate::settings::NodeIx;
@@ -11,11 +12,8 @@ use crate::settings::NodeIx;
 pub(super) fn delete(work: &mut Work<'_>) {
     let world = work.world;
     let fleet = &world.fleet;
-    let least = world.settings.copies_by_rank.iter().map(|step| step.copies).min().unwrap_or(u16::MAX);
-    let least = least.min(world.settings.copies).max(1);
-    let over = |file: &FileId| {
-        work.census.held(*file) > world.settings.wanted(world.catalogue.rank(*file)) && work.deletable(*file)
-    };
+    let least = if world.settings.copies_vary() { 1 } else { world.settings.copies.max(1) };
+    let over = |file: &FileId| work.census.held(*file) > work.wanted(*file) && work.deletable(*file);
     let mut surplus: Vec<FileId> = work.census.more_than(least).filter(over).collect();
     if surplus.is_empty() {
         return;
@@ -24,16 +22,24 @@ pub(super) fn delete(work: &mut Work<'_>) {
     let mut holders = holders(work, &surplus);
     for (file, holders) in surplus.iter().zip(&mut holders) {
         let file = *file;
-        let wanted = usize::from(world.settings.wanted(world.catalogue.rank(file)));
-        // Kept are, first of all, those that cannot go; then those to which viewers are sent; then the lowest address.
-        // Places count from the highest address.
-        holders.sort_by_key(|place| {
-            let member = &fleet[*place];
-            (!member.read_only, member.drain, !world.catalogue.claimed(file, member.ip), std::cmp::Reverse(*place))
-        });
+        let wanted = usize::from(work.wanted(file));
+        // Kept are, first of all, those that cannot go; then, of what is not emptied, those that stand apart from the
+        // ones that are kept already; then those to which viewers are sent; then the lowest address. Places count from
+        // the highest address.
+        for kept in 0..wanted.min(holders.len()) {
+            let (stay, rest) = holders.split_at(kept);
+            let order = |at: &usize| {
+                let (place, member) = (rest[*at], &fleet[rest[*at]]);
+                let claimed = world.catalogue.claimed(file, member.ip);
+                let crowd = crowding(fleet, place, stay.iter().copied());
+                (!world.is_closed(place), member.drain, crowd, !claimed, std::cmp::Reverse(place))
+            };
+            let best = (0..rest.len()).min_by_key(order).unwrap_or(0);
+            holders.swap(kept, kept + best);
+        }
         let mut go: Vec<NodeIx> = holders.split_off(wanted.min(holders.len()));
         go.sort_unstable();
-        for place in go.into_iter().filter(|place| !fleet[*place].read_only) {
+        for place in go.into_iter().filter(|place| !world.is_closed(*place)) {
             if work.budget.spend(place) {
                 work.delete(place, file, Reason::Duplicate);
             }

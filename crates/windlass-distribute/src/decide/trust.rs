@@ -97,7 +97,7 @@ impl<'a> Views<'a> {
                     let node = world.node(place);
                     let lost_after = world.settings.node_lost_after_sec;
                     let lost = node.down_since.is_some_and(|since| world.now - since > lost_after);
-                    if !lost || clock_doubt {
+                    if !lost || clock_doubt || world.in_maintenance(place) {
                         let possible = node.accepted.clone().map_or(Possible::Claims, Possible::Listing);
                         views.possible.push((place, possible));
                     }

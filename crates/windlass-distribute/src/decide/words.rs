@@ -1,5 +1,7 @@
 //! Decisions as sentences.
 
+use std::fmt::Write;
+
 use super::{Delete, Distrust, Reason, Transfer};
 use crate::settings::NodeIx;
 use crate::world::World;
@@ -7,7 +9,10 @@ use crate::world::World;
 /// Why a node is not trusted, in one line.
 pub(super) fn distrust(world: &World, place: NodeIx, why: &Distrust) -> String {
     let addr = &world.fleet[place].addr;
-    let rest = "nothing is deleted on it or copied to it, and what it had is not copied elsewhere";
+    let mut rest = "nothing is deleted on it or copied to it, and what it had is not copied elsewhere".to_owned();
+    if world.in_maintenance(place) {
+        rest.push_str("; it is in its maintenance hours");
+    }
     match why {
         Distrust::Down => format!("node {addr} does not answer its heartbeat: {rest}"),
         Distrust::Listing(fault) => format!("the listing of node {addr} {fault}: {rest}"),
@@ -37,7 +42,7 @@ pub fn because_delete(world: &World, delete: &Delete) -> String {
     let rank = world.catalogue.rank(delete.file);
     match delete.reason {
         Reason::Duplicate => {
-            let wanted = world.settings.wanted(rank);
+            let wanted = world.wanted(delete.file);
             let stay =
                 if delete.others == 1 { "1 copy stays".to_owned() } else { format!("{} copies stay", delete.others) };
             format!("more copies than the {wanted} wanted; {stay} on other nodes")
@@ -53,10 +58,17 @@ pub fn because_delete(world: &World, delete: &Delete) -> String {
 /// Why a copy comes.
 #[must_use]
 pub fn because_transfer(world: &World, transfer: &Transfer) -> String {
-    let why = match transfer.rising {
-        0 => format!("rank {}, on no node", transfer.rank),
-        hits => format!("rising: {hits} recent requests; rank {}, on no node", transfer.rank),
+    let on = match transfer.held {
+        0 => "on no node".to_owned(),
+        held => format!("{held} of {} copies are there", world.target(transfer.file, transfer.rising)),
     };
+    let mut why = match transfer.rising {
+        0 => format!("rank {}, {on}", transfer.rank),
+        hits => format!("rising: {hits} recent requests; rank {}, {on}", transfer.rank),
+    };
+    if transfer.from_holder {
+        let _ = write!(why, "; {} holds it and serves it", world.fleet[transfer.source].addr);
+    }
     let addr = &world.fleet[transfer.destination].addr;
     match transfer.after.len() {
         0 => format!("{why}; {addr} has room for it"),

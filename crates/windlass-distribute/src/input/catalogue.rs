@@ -1,7 +1,8 @@
 //! The catalogue: which files are known, how good they are, how big, and where viewers are sent.
 //!
 //! Two files make it. `.grade.info`: a header, then one line per file, best first, columns by TAB, of which the first
-//! counts. `.hitcount.history`: a header, then `name,_,_,size,addresses,…`.
+//! counts, and the seventh, `TargetCopyCount`, where copies are wished. `.hitcount.history`: a header, then
+//! `name,_,_,size,addresses,…`. Or one file does, a document per line: see [`super::documents`].
 
 use std::io::{self, Read};
 
@@ -9,6 +10,7 @@ use super::lines::{Line, Lines};
 use super::malformed::Malformed;
 use crate::name::{self, FileId, Names};
 use crate::settings::Fleet;
+use crate::wire::agent::Checksum;
 
 /// The reader of the program before this one gave up at a line of that length, silently.
 const LEGACY_LONGEST: usize = 64 * 1024;
@@ -27,16 +29,20 @@ pub enum Reading {
 #[derive(Clone, Debug, Default)]
 pub struct Catalogue {
     /// The file of each rank, beginning with rank 1; [`NO_FILE`] where a line names none.
-    lines: Vec<u32>,
+    pub(super) lines: Vec<u32>,
     /// 0: not in the catalogue.
-    ranks: Vec<u32>,
+    pub(super) ranks: Vec<u32>,
     /// -1: unknown.
-    sizes: Vec<i64>,
+    pub(super) sizes: Vec<i64>,
+    /// Wished copies, 0: no wish; none if nobody wishes any.
+    pub(super) wishes: Vec<u8>,
+    /// In the order of files; those that are known.
+    pub(super) checksums: Vec<(FileId, Checksum)>,
     /// Where a file's claims begin in `claims`; 0: none.
-    claims_at: Vec<u32>,
+    pub(super) claims_at: Vec<u32>,
     /// A count and so many IPs, for each file with claims.
-    claims: Vec<u16>,
-    entries: usize,
+    pub(super) claims: Vec<u16>,
+    pub(super) entries: usize,
     /// Whether both headers have the known form.
     pub headers_known: bool,
     /// Whether the last line of both files was ended.
@@ -96,6 +102,31 @@ impl Catalogue {
         Ok(catalogue)
     }
 
+    /// Notes how many copies are wished of a file.
+    pub(super) fn wish_for(&mut self, id: FileId, copies: u64) {
+        if copies == 0 && self.wishes.len() <= id.index() {
+            return;
+        }
+        if self.wishes.len() <= id.index() {
+            self.wishes.resize(id.index() + 1, 0);
+        }
+        self.wishes[id.index()] = u8::try_from(copies).unwrap_or(u8::MAX);
+    }
+
+    /// Notes where viewers of a file are sent.
+    pub(super) fn claim(&mut self, at: usize, ips: impl Iterator<Item = u16>) {
+        let start = self.claims.len();
+        self.claims.push(0);
+        self.claims.extend(ips.take(usize::from(u16::MAX)));
+        let count = self.claims.len() - start - 1;
+        self.claims[start] = u16::try_from(count).unwrap_or(u16::MAX);
+        self.claims_at[at] = u32::try_from(start).unwrap_or(0);
+        if count == 0 {
+            self.claims.truncate(start);
+            self.claims_at[at] = 0;
+        }
+    }
+
     fn read_grades(&mut self, names: &mut Names, source: impl Read, reading: Reading) -> io::Result<()> {
         let mut lines = Lines::new(source);
         let mut number = 0_u64;
@@ -122,7 +153,8 @@ impl Catalogue {
             if line.is_empty() {
                 continue;
             }
-            let file = line.split(|byte| *byte == b'\t').next().unwrap_or_default();
+            let mut columns = line.split(|byte| *byte == b'\t');
+            let file = columns.next().unwrap_or_default();
             let id = match name::legal(file) {
                 Err(why) if reading == Reading::Product => {
                     self.bad_grades.add(number, line, why);
@@ -138,6 +170,10 @@ impl Catalogue {
             }
             self.entries += usize::from(self.ranks[id.index()] == 0);
             self.ranks[id.index()] = rank;
+            if reading == Reading::Product {
+                let wish = columns.nth(5).and_then(|wish| std::str::from_utf8(wish).ok()?.trim().parse().ok());
+                self.wish_for(id, wish.unwrap_or(0));
+            }
         }
         if number == 1 {
             self.headers_known = false;
@@ -211,17 +247,7 @@ impl Catalogue {
             self.bad_history.add(number, line, "has a size that is no number");
             0
         });
-        let start = self.claims.len();
-        self.claims.push(0);
-        let claimed = addresses.split(|byte| *byte == b' ').filter_map(|ip| fleet.ip(ip));
-        self.claims.extend(claimed.take(usize::from(u16::MAX)));
-        let count = self.claims.len() - start - 1;
-        self.claims[start] = u16::try_from(count).unwrap_or(u16::MAX);
-        self.claims_at[at] = u32::try_from(start).unwrap_or(0);
-        if count == 0 {
-            self.claims.truncate(start);
-            self.claims_at[at] = 0;
-        }
+        self.claim(at, addresses.split(|byte| *byte == b' ').filter_map(|ip| fleet.ip(ip)));
     }
 
     /// How many files there are.
@@ -252,6 +278,19 @@ impl Catalogue {
     #[must_use]
     pub fn size(&self, id: FileId) -> i64 {
         self.sizes.get(id.index()).copied().unwrap_or(-1)
+    }
+
+    /// How many copies are wished of a file; 0: nobody says.
+    #[must_use]
+    pub fn wish(&self, id: FileId) -> u16 {
+        self.wishes.get(id.index()).copied().unwrap_or(0).into()
+    }
+
+    /// What the content of a file must be, if that is known.
+    #[must_use]
+    pub fn checksum(&self, id: FileId) -> Option<Checksum> {
+        let at = self.checksums.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        Some(self.checksums[at].1)
     }
 
     /// The IPs, by number, to which viewers of the file are sent; one that is listed twice comes twice.
@@ -295,7 +334,33 @@ impl Catalogue {
         4 * self.lines.capacity()
             + 4 * self.ranks.capacity()
             + 8 * self.sizes.capacity()
+            + self.wishes.capacity()
+            + size_of::<(FileId, Checksum)>() * self.checksums.capacity()
             + 4 * self.claims_at.capacity()
             + 2 * self.claims.capacity()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Settings;
+
+    fn fleet() -> Fleet {
+        Fleet::new(&[], &["10.0.0.1:1".to_owned(), "10.0.0.2:1".to_owned()], &Settings::default()).unwrap()
+    }
+
+    #[test]
+    fn wishes_of_the_load_balancer_are_the_seventh_column() {
+        let grades = "filename\tw\tb\tg\ts\th\tTargetCopyCount\nA\t1\t1\t1\t1\t1\t5\nB\t1\nC\t1\t1\t1\t1\t1\tx\nD\t\t\t\t\t\t999\n";
+        let names = &mut Names::default();
+        let read = |reading, names: &mut Names| {
+            Catalogue::read(names, &fleet(), grades.as_bytes(), &b"historyheader:1\n"[..], reading).unwrap()
+        };
+        let catalogue = read(Reading::Product, names);
+        let wishes = [b"A", b"B", b"C", b"D"].map(|name| catalogue.wish(names.find(name).unwrap()));
+        assert_eq!(wishes, [5, 0, 0, 255]);
+        assert_eq!(catalogue.bad_grades.count, 0);
+        assert_eq!(read(Reading::Legacy, names).wish(names.find(b"A").unwrap()), 0);
     }
 }

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
+
+use super::documents::Named;
 use crate::name::Names;
 
 /// Most requests that are kept; more within the window are counted as dropped.
@@ -9,6 +12,16 @@ const MOST: usize = 4_000_000;
 
 /// Lines so far ahead of the clock do not count.
 const AHEAD_SEC: i64 = 60;
+
+/// Most requests of one line that is pushed.
+const MOST_PUSHED: u32 = 100_000;
+
+/// What a pushed line says beside the name.
+#[derive(Deserialize)]
+struct Pushed {
+    hits: Option<u32>,
+    time: Option<i64>,
+}
 
 /// A sliding window of requests. 4 bytes a request.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +47,35 @@ impl Hits {
         };
         self.seconds.entry(time).or_default().push(id.number());
         self.kept += 1;
+    }
+
+    /// Counts requests that somebody pushes, a JSON document per line: `{"name":"A.mpg","hits":3,"time":1767193195}`.
+    /// Without `hits` it is one, without `time` it is now. All lines count or none. Returns how many requests came.
+    ///
+    /// # Errors
+    /// What is wrong with the first line that is.
+    pub fn push(&mut self, lines: &[u8], now: i64) -> Result<u64, String> {
+        let mut requests = Vec::new();
+        for (line, number) in lines.split(|byte| *byte == b'\n').zip(1_u64..) {
+            if line.iter().all(u8::is_ascii_whitespace) {
+                continue;
+            }
+            let fault = |why: &str| format!("line {number} {why}");
+            let name = Named::read(line).map_err(fault)?;
+            let said: Pushed =
+                serde_json::from_slice(line).map_err(|error| fault(&format!("cannot be read: {error}")))?;
+            let (hits, time) = (said.hits.unwrap_or(1), said.time.unwrap_or(now));
+            if hits > MOST_PUSHED || (time - now).abs() > 86_400 {
+                return Err(fault("has more than 100000 requests, or a time that is a day off"));
+            }
+            requests.push((time, name, hits));
+        }
+        let mut all = 0;
+        for (time, name, hits) in requests {
+            (0..hits).for_each(|_| self.add(time, name.as_bytes()));
+            all += u64::from(hits);
+        }
+        Ok(all)
     }
 
     /// The time of the newest request.
@@ -114,5 +156,19 @@ mod tests {
         hits.forget_before(9_990);
         assert_eq!(hits.names.len(), 10);
         assert_eq!(hits.rising(10_000, 10, 1).len(), 10);
+    }
+
+    #[test]
+    fn pushed_requests_count_all_or_none() {
+        let mut hits = Hits::default();
+        assert_eq!(hits.push(b"{\"name\":\"A\",\"hits\":3}\n\n{\"encoded_name\":\"%42\",\"time\":990}\n", 1000), Ok(4));
+        assert_eq!(hits.rising(1000, 600, 1), [(b"A".to_vec(), 3), (b"B".to_vec(), 1)]);
+        for bad in
+            ["{\"name\":\"a/b\"}", "x", "{\"name\":\"A\",\"hits\":-1}", "{\"name\":\"A\",\"time\":0}", "{\"hits\":1}"]
+        {
+            let lines = format!("{{\"name\":\"A\"}}\n{bad}\n");
+            assert!(hits.push(lines.as_bytes(), 1_767_193_200).unwrap_err().starts_with("line 2 "), "{bad}");
+        }
+        assert_eq!(hits.rising(1000, 600, 3).len(), 1, "nothing of those came in");
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod breaker;
 pub mod catalogue;
+pub mod documents;
 pub mod event_log;
 pub mod hits;
 pub mod lines;

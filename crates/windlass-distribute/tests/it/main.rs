@@ -5,6 +5,7 @@
 mod faults;
 mod fleet;
 mod parse;
+mod placing;
 mod properties;
 mod rest;
 mod scenarios;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use windlass_distribute::decide::{Ask, decide_asked};
+use windlass_distribute::hours::{Hours, TimeOfDay};
 use windlass_distribute::input::catalogue::Reading;
 use windlass_distribute::input::listing::{self, Answer};
 use windlass_distribute::input::{Catalogue, Hits, Listing, ListingFault, LogTail, Origin, Space};
-use windlass_distribute::settings::{CopiesUpTo, Freeze};
+use windlass_distribute::settings::{CopiesFrom, CopiesUpTo, Freeze, Traits};
 use windlass_distribute::world::{OpenTransfer, TransferStatus};
 use windlass_distribute::{Fleet, NodeIx, Settings, World, decide, invariants, legacy};
 
@@ -68,7 +69,18 @@ prop_compose! {
         copies in 1_u16..3, steps in prop::bool::weighted(0.2), limit in 0_u32..101, outbound in 1_u16..3,
         inbound in 1_u16..3, least in 0_u32..12, total in 0_u32..20, gain in 0_u32..4,
         freeze in prop::sample::select(vec![Freeze::No, Freeze::No, Freeze::No, Freeze::Deletes, Freeze::All]),
+        more in any::<u8>(),
     ) -> Settings {
+        // At NOW it is 15:00.
+        let hours = |from: &str, to: &str| Hours {
+            from: TimeOfDay::read(from).unwrap(), to: TimeOfDay::read(to).unwrap(), days: Vec::new(),
+        };
+        let usual = Traits::default();
+        let servers = (1..=6).map(|n| {
+            let labels = [("rack".to_owned(), (n % 2).to_string())].into();
+            let maintenance = if more & 16 > 0 && n == 2 { vec![hours("14:00", "16:00")] } else { Vec::new() };
+            (format!("127.16.0.{n}:28888"), Traits { labels, maintenance, weight: 50 * n, ..usual.clone() })
+        });
         Settings {
             ignore_prefixes: vec!["M64".to_owned()],
             copies,
@@ -80,6 +92,11 @@ prop_compose! {
             max_deletes_total_least: total,
             swap_min_rank_gain: gain,
             freeze,
+            spread: if more & 1 > 0 { vec!["rack".to_owned()] } else { Vec::new() },
+            copy_from_holders: more & 2 > 0,
+            copies_by_hits: if more & 4 > 0 { vec![CopiesFrom { hits: 4, copies: 2 }] } else { Vec::new() },
+            fill_hours: if more & 40 == 40 { vec![hours("01:00", "02:00")] } else { Vec::new() },
+            servers: if more & 1 > 0 { servers.collect() } else { BTreeMap::new() },
             ..Settings::default()
         }
     }
