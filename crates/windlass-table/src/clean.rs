@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::delta::{Action, Snapshot};
+use crate::delta::{Action, DeletionVector, Snapshot};
 use crate::error::{Result, TableError};
 use crate::home::Table;
 use crate::log::{Kept, trim};
@@ -45,12 +45,13 @@ async fn clean_one(table: &Table, run: &str, shard: u32, around: &Around) -> Res
     let plan: Option<RunPlan> = get_json(table, &key(run, "plan.json")).await?;
     let committed = committed(table, &snapshot, run, plan.as_ref()).await?;
     settle_dead_letters(table, run, shard, plan.as_ref().filter(|_| committed.is_some()))?;
-    let kept = committed.unwrap_or_default();
+    // What was in the table and left it is for vacuum, even if nobody can tell any more who had committed it.
+    let (kept, there) = (committed.unwrap_or_default(), snapshot.known_objects());
     let mut deleted_outputs = 0;
     for entry in table.store().list(&key(run, "names/")).await?.entries {
         let names: Vec<String> = get_json(table, &entry.key).await?.unwrap_or_default();
         // What is in the table now counts as committed whatever else is known.
-        for name in names.iter().filter(|name| !kept.contains(*name) && !snapshot.files.contains_key(*name)) {
+        for name in names.iter().filter(|name| !kept.contains(*name) && !there.contains(*name)) {
             (around.go_on)()?;
             table.store().delete(name).await?;
             deleted_outputs += 1;
@@ -88,11 +89,14 @@ async fn committed(
             .iter()
             .any(|action| matches!(action, Action::CommitInfo(info) if info.txn_id.as_deref() == Some(run)));
         if ours {
-            let key = |action: &Action| match action {
-                Action::Add(add) => Some(add.key()),
-                _ => None,
-            };
-            return Ok(Some(actions.iter().filter_map(key).collect()));
+            let mut keys = BTreeSet::new();
+            for action in &actions {
+                if let Action::Add(add) = action {
+                    keys.insert(add.key());
+                    keys.extend(add.deletion_vector.as_ref().and_then(DeletionVector::key));
+                }
+            }
+            return Ok(Some(keys));
         }
     }
     Ok(None)

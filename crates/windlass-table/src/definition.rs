@@ -34,8 +34,8 @@ pub enum Layout {
     /// The files of a changed day are written anew, in sort order.
     #[default]
     CopyOnWrite,
-    /// What changed goes into a small file, and deletion vectors hide what it replaces. Not there yet: a definition that
-    /// asks for it is refused.
+    /// What changed goes into a small file, and deletion vectors hide what it replaces, until a day has too many of both.
+    /// Readers have to know deletion vectors.
     MergeOnRead,
 }
 
@@ -68,6 +68,9 @@ pub struct Definition {
     pub name: String,
     /// Its columns, in order.
     pub columns: Vec<Column>,
+    /// Columns that there were. Their names are not given again: what files still hold of them would come back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<String>,
     /// The column that says when it happened.
     pub event_time: String,
     /// The columns that name a row.
@@ -177,6 +180,9 @@ impl Definition {
                     "`{DAY_COLUMN}` is the column by which the table is partitioned; name yours otherwise"
                 ));
             }
+            if self.dropped.iter().any(|gone| gone.eq_ignore_ascii_case(name)) {
+                return fault(format!("a column {name:?} was dropped, and files still hold it; choose another name"));
+            }
             if !seen.insert(name.to_ascii_lowercase()) {
                 return fault(format!("two columns are named {name:?}, as far as readers that ignore case can tell"));
             }
@@ -230,11 +236,6 @@ impl Definition {
         }
         if self.retention_days == Some(0) {
             return fault("`retention_days` of 0 would keep nothing; leave it out to keep everything".into());
-        }
-        if self.layout == Layout::MergeOnRead {
-            return Err(TableError::Unsupported(format!(
-                "table {table}: the layout `merge_on_read` is not there yet; leave `layout` out, or write `copy_on_write`"
-            )));
         }
         if self.target_file_mb == 0 || self.row_group_rows == 0 {
             return fault("`target_file_mb` and `row_group_rows` are at least 1".into());
@@ -313,6 +314,27 @@ impl Definition {
             sort,
             order,
         }
+    }
+
+    /// Drops a column.
+    ///
+    /// # Errors
+    ///
+    /// That there is none, or that the table cannot do without it.
+    pub fn drop_column(&mut self, name: &str) -> Result<()> {
+        self.column(name)?;
+        let needed = self.event_time == name
+            || self.primary_key.iter().chain(&self.sort_columns).any(|needed| needed == name)
+            || self.version_column.as_deref() == Some(name);
+        if needed {
+            return Err(TableError::invalid(format!(
+                "{name} is the event time, part of the key, a sort column or the version column of {}: it cannot be dropped",
+                self.name
+            )));
+        }
+        self.columns.retain(|column| column.name != name);
+        self.dropped.push(name.to_owned());
+        self.check()
     }
 
     /// Adds a column at the end.
@@ -398,12 +420,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_yet_is_refused_by_name() {
-        definition("").unwrap();
-        definition(r#""layout": "copy_on_write","#).unwrap();
-        let error = definition(r#""layout": "merge_on_read","#).unwrap_err();
-        assert!(matches!(error, TableError::Unsupported(_)), "{error:?}");
-        assert!(error.to_string().contains("`merge_on_read` is not there yet"), "{error}");
+    fn layouts_are_known_by_name_and_nothing_unknown_is_overlooked() {
+        assert_eq!(definition("").unwrap().layout, Layout::CopyOnWrite);
+        assert_eq!(definition(r#""layout": "merge_on_read","#).unwrap().layout, Layout::MergeOnRead);
+        assert!(definition(r#""layout": "merge","#).is_err());
         assert!(definition(r#""layuot": "copy_on_write","#).unwrap_err().to_string().contains("layuot"));
     }
 }

@@ -1,16 +1,16 @@
 //! What a day's patch comes to: rows to replace, rows to remove, rows to insert.
 
-use std::collections::BTreeSet;
-
+use arrow_array::builder::ArrayBuilder as _;
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_row::{RowConverter, SortField};
 
 use crate::definition::Shape;
 use crate::error::{Result, arrow};
 use crate::fold::{Applied, Effect, Effects, apply, effect};
+use crate::keys::Keys;
 use crate::patch::Patch;
-use crate::probe::{Hit, Keys};
-use crate::rows::{Row, batch};
+use crate::probe::{Hit, Hits};
+use crate::rows::{Builder, Row, row};
 
 /// What becomes of a row of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,93 +45,100 @@ impl Edits {
 
 /// A key's row before and after.
 pub(crate) struct Outcome {
-    pub(crate) before: Option<Hit>,
+    pub(crate) before: Option<(Hit, Row)>,
     pub(crate) after: Option<Row>,
 }
 
-/// Applies every key's rows in their order.
-pub(crate) fn outcomes(patches: &[Patch], keys: &Keys, hits: Vec<Hit>, shape: &Shape) -> (Vec<Outcome>, u64) {
-    let mut before: Vec<Option<Hit>> = Vec::new();
-    before.resize_with(keys.rows.len(), || None);
-    for hit in hits {
-        let place = &mut before[hit.key as usize];
-        // A second row of a key is a fault of whoever wrote the files; it stays as it is.
-        if place.is_none() {
-            *place = Some(hit);
-        }
-    }
+/// Applies every key's rows in their order, and hands on what came of each. Returns how many rows were older than what is
+/// stored.
+pub(crate) fn outcomes(
+    patches: &[Patch],
+    keys: &Keys,
+    hits: &Hits,
+    shape: &Shape,
+    mut each: impl FnMut(Outcome) -> Result<()>,
+) -> Result<u64> {
     let mut stale = 0;
-    let mut found = Vec::with_capacity(before.len());
-    for (before, rows) in before.into_iter().zip(&keys.rows) {
-        let mut now = before.as_ref().map(|hit| hit.row.clone());
-        for (patch, row) in rows {
-            match apply(now.as_ref(), &patches[*patch as usize], *row as usize, shape) {
+    for key in 0..keys.len() {
+        let before = hits.of(key).map(|(hit, rows, at)| (hit, row(rows, &shape.types, at)));
+        let mut now = before.as_ref().map(|(_, row)| row.clone());
+        for (patch, at) in keys.rows_of(key) {
+            match apply(now.as_ref(), &patches[patch], at, shape) {
                 Applied::Row(row) => now = Some(row),
                 Applied::Gone => now = None,
                 Applied::Stale => stale += 1,
             }
         }
-        found.push(Outcome { before, after: now });
+        each(Outcome { before, after: now })?;
     }
-    (found, stale)
+    Ok(stale)
+}
+
+/// Rows that are gathered one by one, as columns.
+struct Gathered {
+    columns: Vec<Builder>,
+    rows: usize,
+}
+
+impl Gathered {
+    fn new(shape: &Shape) -> Self {
+        Self { columns: shape.types.iter().map(|column| Builder::new(column, 0)).collect(), rows: 0 }
+    }
+
+    fn push(&mut self, row: &Row) {
+        self.columns.iter_mut().zip(row).for_each(|(column, cell)| column.push(cell));
+        self.rows += 1;
+    }
+
+    fn finish(mut self, shape: &Shape) -> Result<RecordBatch> {
+        let columns: Vec<ArrayRef> = self.columns.iter_mut().map(Builder::finish).collect();
+        RecordBatch::try_new(shape.schema.clone(), columns).map_err(arrow("put rows together"))
+    }
 }
 
 /// What a day's patch comes to, given the rows that it hits.
-pub(crate) fn edits(patches: &[Patch], keys: &Keys, hits: Vec<Hit>, files: usize, shape: &Shape) -> Result<Edits> {
-    let (outcomes, stale) = outcomes(patches, keys, hits, shape);
+pub(crate) fn edits(patches: &[Patch], keys: &Keys, hits: &Hits, files: usize, shape: &Shape) -> Result<Edits> {
     let mut changes: Vec<Vec<(u64, Change)>> = vec![Vec::new(); files];
-    let (mut replacements, mut inserts): (Vec<Row>, Vec<Row>) = (Vec::new(), Vec::new());
+    let (mut replacements, mut inserts) = (Gathered::new(shape), Gathered::new(shape));
     let mut effects = Effects::default();
-    for Outcome { before, after } in outcomes {
-        let what = effect(before.as_ref().map(|hit| &hit.row), after.as_ref(), shape);
+    let stale = outcomes(patches, keys, hits, shape, |Outcome { before, after }| {
+        let what = effect(before.as_ref().map(|(_, row)| row), after.as_ref(), shape);
         effects.count(what);
         match (what, before, after) {
-            (Effect::Updated, Some(hit), Some(row)) => {
-                changes[hit.file].push((hit.position, Change::Replace(replacements.len())));
-                replacements.push(row);
+            (Effect::Updated, Some((hit, _)), Some(row)) => {
+                changes[hit.file as usize].push((hit.position, Change::Replace(replacements.rows)));
+                replacements.push(&row);
             }
-            (Effect::Resorted, Some(hit), Some(row)) => {
-                changes[hit.file].push((hit.position, Change::Remove));
-                inserts.push(row);
+            (Effect::Resorted, Some((hit, _)), Some(row)) => {
+                changes[hit.file as usize].push((hit.position, Change::Remove));
+                inserts.push(&row);
             }
-            (Effect::Deleted, Some(hit), _) => changes[hit.file].push((hit.position, Change::Remove)),
-            (Effect::Inserted, _, Some(row)) => inserts.push(row),
+            (Effect::Deleted, Some((hit, _)), _) => changes[hit.file as usize].push((hit.position, Change::Remove)),
+            (Effect::Inserted, _, Some(row)) => inserts.push(&row),
             _ => {}
         }
-    }
+        Ok(())
+    })?;
     for changes in &mut changes {
         changes.sort_unstable_by_key(|(position, _)| *position);
     }
     Ok(Edits {
         changes,
-        replacements: batch(&replacements, &shape.schema, &shape.types)?,
-        inserts: in_order(&inserts, shape)?,
+        replacements: replacements.finish(shape)?,
+        inserts: in_order(&inserts.finish(shape)?, shape)?,
         effects,
         stale,
     })
 }
 
 /// Rows in the order of the day.
-pub(crate) fn in_order(rows: &[Row], shape: &Shape) -> Result<RecordBatch> {
-    let found = batch(rows, &shape.schema, &shape.types)?;
+pub(crate) fn in_order(found: &RecordBatch, shape: &Shape) -> Result<RecordBatch> {
     let fields = shape.order.iter().map(|at| SortField::new(shape.types[*at].arrow())).collect();
     let converter = RowConverter::new(fields).map_err(arrow("prepare for sorting rows"))?;
     let columns: Vec<ArrayRef> = shape.order.iter().map(|at| found.column(*at).clone()).collect();
     let encoded = converter.convert_columns(&columns).map_err(arrow("sort rows"))?;
-    let mut order: Vec<u32> = (0..u32::try_from(rows.len()).unwrap_or(u32::MAX)).collect();
+    let mut order: Vec<u32> = (0..u32::try_from(found.num_rows()).unwrap_or(u32::MAX)).collect();
     order.sort_unstable_by(|a, b| encoded.row(*a as usize).cmp(&encoded.row(*b as usize)));
     let order = arrow_array::UInt32Array::from(order);
-    arrow_select::take::take_record_batch(&found, &order).map_err(arrow("sort rows"))
-}
-
-/// The positions of a file's rows that stay hidden or go.
-pub(crate) fn hidden(deleted: &[u64], changes: &[(u64, Change)]) -> Vec<(u64, Change)> {
-    if deleted.is_empty() {
-        return changes.to_vec();
-    }
-    let known: BTreeSet<u64> = changes.iter().map(|(position, _)| *position).collect();
-    let mut all: Vec<(u64, Change)> = changes.to_vec();
-    all.extend(deleted.iter().filter(|at| !known.contains(at)).map(|at| (*at, Change::Remove)));
-    all.sort_unstable_by_key(|(position, _)| *position);
-    all
+    arrow_select::take::take_record_batch(found, &order).map_err(arrow("sort rows"))
 }

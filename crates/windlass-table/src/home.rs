@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use windlass_blob::{BlobStore, BlobUrl, Context, Honoured, Place};
 
 use crate::day::Day;
-use crate::definition::{DAY_COLUMN, Definition};
+use crate::definition::{DAY_COLUMN, Definition, Layout};
 use crate::delta::DEFINITION;
 use crate::delta::{Action, Add, CommitInfo, DeltaLog, Metadata, Protocol, Snapshot, TableLog, Txn};
 use crate::error::{Result, TableError};
@@ -18,6 +18,8 @@ use crate::log::{Identity, Lsn};
 const DESCRIPTOR: &str = "table.json";
 /// Set when the table is dropped, so that whoever works on it stops.
 const DROPPED: &str = "windlass.dropped";
+/// The property that lets a table have deletion vectors.
+const VECTORS: &str = "delta.enableDeletionVectors";
 
 /// What the home of a table says about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,12 +97,7 @@ impl Table {
                     txn_id: Some(id.clone()),
                     ..CommitInfo::default()
                 }),
-                Action::Protocol(Protocol {
-                    min_reader_version: 1,
-                    min_writer_version: 2,
-                    reader_features: None,
-                    writer_features: None,
-                }),
+                Action::Protocol(protocol(definition.layout)),
                 Action::MetaData(Box::new(metadata(definition, id, now)?)),
             ];
             for (day, path) in found {
@@ -295,6 +292,16 @@ impl Table {
         context: &Context,
         change: impl Fn(&mut Metadata) -> Result<()>,
     ) -> Result<i64> {
+        self.change(operation, context, None, change).await
+    }
+
+    async fn change(
+        &self,
+        operation: &str,
+        context: &Context,
+        protocol: Option<Protocol>,
+        change: impl Fn(&mut Metadata) -> Result<()>,
+    ) -> Result<i64> {
         for _ in 0..20 {
             let snapshot = self.snapshot().await?;
             let Some(mut metadata) = snapshot.metadata.clone() else { continue };
@@ -307,7 +314,8 @@ impl Table {
                 run_id: None,
                 operation_metrics: Map::new(),
             };
-            let actions = [Action::CommitInfo(info), Action::MetaData(Box::new(metadata))];
+            let mut actions = vec![Action::CommitInfo(info), Action::MetaData(Box::new(metadata))];
+            actions.extend(protocol.clone().map(Action::Protocol));
             if self.log.put(snapshot.version + 1, &actions).await? {
                 return Ok(snapshot.version + 1);
             }
@@ -333,6 +341,40 @@ impl Table {
             definition.evolve(column.clone())?;
             metadata.schema_string = definition.schema_string();
             metadata.configuration.insert(DEFINITION.to_owned(), describe(&definition)?);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Drops a column. What files hold of it is not read any more, and its name is not given again.
+    ///
+    /// # Errors
+    ///
+    /// That the table cannot do without it, and as [`Table::alter`].
+    pub async fn drop_column(&self, name: &str, context: &Context) -> Result<i64> {
+        self.alter("DROP COLUMNS", context, |metadata| {
+            let text = metadata.configuration.get(DEFINITION).cloned().unwrap_or_default();
+            let mut definition = Definition::parse(&text)?;
+            definition.drop_column(name)?;
+            metadata.schema_string = definition.schema_string();
+            metadata.configuration.insert(DEFINITION.to_owned(), describe(&definition)?);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Changes how changed days are written from now on. What is there stays as it is, until a day changes or is
+    /// compacted. Going to `merge_on_read` makes the table one of a newer protocol, and it stays one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Table::alter`].
+    pub async fn relayout(&self, layout: Layout, context: &Context) -> Result<i64> {
+        self.change("SET LAYOUT", context, (layout == Layout::MergeOnRead).then(|| protocol(layout)), |metadata| {
+            let text = metadata.configuration.get(DEFINITION).cloned().unwrap_or_default();
+            let definition = Definition { layout, ..Definition::parse(&text)? };
+            metadata.configuration.remove(VECTORS);
+            metadata.configuration.extend(configuration(&definition)?);
             Ok(())
         })
         .await
@@ -429,9 +471,28 @@ fn metadata(definition: &Definition, id: String, now: i64) -> Result<Metadata> {
         format,
         schema_string: definition.schema_string(),
         partition_columns: vec![DAY_COLUMN.to_owned()],
-        configuration: BTreeMap::from([(DEFINITION.to_owned(), describe(definition)?)]),
+        configuration: configuration(definition)?,
         created_time: Some(now),
     })
+}
+
+fn configuration(definition: &Definition) -> Result<BTreeMap<String, String>> {
+    let mut configuration = BTreeMap::from([(DEFINITION.to_owned(), describe(definition)?)]);
+    if definition.layout == Layout::MergeOnRead {
+        configuration.insert(VECTORS.to_owned(), "true".to_owned());
+    }
+    Ok(configuration)
+}
+
+/// What a program has to know to read and write a table of a layout.
+fn protocol(layout: Layout) -> Protocol {
+    let features = (layout == Layout::MergeOnRead).then(|| vec!["deletionVectors".to_owned()]);
+    Protocol {
+        min_reader_version: if features.is_some() { 3 } else { 1 },
+        min_writer_version: if features.is_some() { 7 } else { 2 },
+        reader_features: features.clone(),
+        writer_features: features,
+    }
 }
 
 /// Counters of a commit.

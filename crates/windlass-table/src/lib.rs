@@ -12,6 +12,7 @@
 //! * [`check`] and [`fold`] are the rules, as pure functions: what becomes of a row, and what it makes of the row before.
 //! * [`merge`] brings a day's files and its rows together. It reads the keys first, then what they hit, and writes
 //!   only when something changes; it holds the rows to merge and one batch of each file.
+//! * [`compact`], [`retain`] and [`vacuum`] keep a table small; [`pins`] hold what readers need for longer.
 //! * [`scan`] reads a table, with what still waits in the logs.
 
 #![deny(missing_docs)]
@@ -22,6 +23,8 @@ pub mod cell;
 pub mod check;
 mod clean;
 pub mod column;
+pub mod compact;
+mod crowd;
 pub mod day;
 pub mod definition;
 pub mod delta;
@@ -30,18 +33,24 @@ pub mod error;
 pub mod fold;
 pub mod home;
 pub mod import;
+mod keys;
 pub mod late;
 pub mod log;
 pub mod merge;
+mod outcome;
 mod output;
+mod past;
 pub mod patch;
+pub mod pins;
 pub mod plan;
 mod probe;
+pub mod retain;
 pub mod rows;
 pub mod run;
 pub mod scan;
 pub mod source;
 mod splice;
+pub mod vacuum;
 
 pub use batch::{Batch, Mode, Sender};
 pub use day::Day;

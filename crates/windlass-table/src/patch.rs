@@ -1,6 +1,7 @@
 //! Rows that are to be merged, in one form: every column of the table, and what each cell does.
 
 use std::io::{Read, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -204,19 +205,41 @@ impl Patch {
         to.write_all(&bytes).map_err(TableError::disk("write rows to merge to", "the patch of a day"))
     }
 
+    /// Reads files of patches, in their order.
+    ///
+    /// # Errors
+    ///
+    /// As [`Patch::read_all`], and whatever the disk says.
+    pub(crate) fn read_files(paths: &[PathBuf], shape: &Shape) -> Result<Vec<Self>> {
+        let mut all = Vec::new();
+        for path in paths {
+            let mut file = std::fs::File::open(path).map_err(TableError::disk("open", path))?;
+            all.extend(Self::read_all(&mut file, shape)?);
+        }
+        Ok(all)
+    }
+
     /// Reads a file of patches that were made for this shape, or for one with fewer columns at the end.
     ///
     /// # Errors
     ///
     /// That it is damaged.
     pub fn read_all(from: &mut impl Read, shape: &Shape) -> Result<Vec<Self>> {
-        let mut bytes = Vec::new();
-        from.read_to_end(&mut bytes).map_err(TableError::disk("read rows to merge from", "the patch of a day"))?;
         let mut patches = Vec::new();
-        let mut at = 0;
-        while at < bytes.len() {
-            let frame = frame::decode(&bytes[at..])
-                .map_err(|why| TableError::damaged(format!("the patch of a day is damaged at byte {at}: {why}")))?;
+        let (mut bytes, mut at) = (Vec::new(), 0);
+        let mut read = |bytes: &mut Vec<u8>, length: usize| {
+            let read = from.by_ref().take(length as u64).read_to_end(bytes);
+            read.map_err(TableError::disk("read rows to merge from", "the patch of a day"))
+        };
+        loop {
+            bytes.clear();
+            if read(&mut bytes, frame::HEADER)? == 0 {
+                break;
+            }
+            let damaged = |why| TableError::damaged(format!("the patch of a day is damaged at byte {at}: {why}"));
+            let length = frame::payload_length(&bytes).map_err(damaged)?;
+            read(&mut bytes, length)?;
+            let frame = frame::decode(&bytes).map_err(damaged)?;
             let rows = read_stream(frame.payload)?;
             if rows.schema_ref().fields() != schema(shape).fields() {
                 return Err(TableError::Changed(

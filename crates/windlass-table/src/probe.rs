@@ -1,139 +1,257 @@
 //! Finding the rows of a day's files whose keys are in a patch.
 
-use std::collections::HashMap;
 use std::fs::File;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch};
-use arrow_row::{RowConverter, SortField};
-use arrow_schema::Schema;
+use arrow_array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow_schema::{Schema, SchemaRef};
+use arrow_select::take::take_record_batch;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReaderBuilder, RowSelection};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
+};
 
+use crate::column::ColumnType;
 use crate::definition::Shape;
+use crate::delta::{Deleted, group_bounds};
 use crate::error::{Result, TableError, arrow, parquet};
-use crate::patch::Patch;
-use crate::rows::{Row, conform, row};
+use crate::keys::Keys;
+use crate::rows::conform;
 
 /// Rows that are decoded at once.
 pub(crate) const BATCH_ROWS: usize = 8192;
+/// Bytes of decoded rows that are kept, so that they need not be decoded again when the day is written anew.
+const KEPT: usize = 32 << 20;
+/// With more keys to a row of the files than one in so many, rows are decoded at once, and not keys first.
+const DENSE: u64 = 40;
 
 /// A data file on this machine.
 #[derive(Clone, Debug)]
 pub struct BaseFile {
     /// Where it is.
     pub path: PathBuf,
-    /// Rows of it that do not count, ascending.
-    pub deleted: Vec<u64>,
+    /// Rows of it that do not count.
+    pub deleted: Deleted,
 }
 
-/// The keys of patches, each with its rows in the order in which they apply.
-pub(crate) struct Keys {
-    converter: RowConverter,
-    positions: Vec<usize>,
-    known: HashMap<Box<[u8]>, u32>,
-    /// By key: the patch and the row of it.
-    pub(crate) rows: Vec<Vec<(u32, u32)>>,
+/// Where a row of a file is whose key is in the patch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hit {
+    pub(crate) file: u32,
+    pub(crate) position: u64,
+    batch: u32,
+    row: u32,
 }
 
-impl Keys {
-    pub(crate) fn of(patches: &[Patch], shape: &Shape) -> Result<Self> {
-        let fields = shape.primary_key.iter().map(|at| SortField::new(shape.types[*at].arrow())).collect();
-        let converter = RowConverter::new(fields).map_err(arrow("prepare for reading keys"))?;
-        let mut keys =
-            Self { converter, positions: shape.primary_key.clone(), known: HashMap::new(), rows: Vec::new() };
-        for (n, patch) in patches.iter().enumerate() {
-            let columns: Vec<ArrayRef> = keys.positions.iter().map(|at| patch.column(*at).clone()).collect();
-            let encoded = keys.converter.convert_columns(&columns).map_err(arrow("read keys"))?;
-            for (at, key) in encoded.iter().enumerate() {
-                let id = match keys.known.get(key.as_ref()) {
-                    Some(id) => *id,
-                    None => {
-                        let id = u32::try_from(keys.rows.len())
-                            .map_err(|_| TableError::invalid("too many keys in one run"))?;
-                        keys.known.insert(key.as_ref().into(), id);
-                        keys.rows.push(Vec::new());
-                        id
-                    }
-                };
-                keys.rows[id as usize].push((n as u32, at as u32));
-            }
-        }
-        Ok(keys)
+/// The rows that were hit.
+#[derive(Debug, Default)]
+pub(crate) struct Hits {
+    rows: Vec<RecordBatch>,
+    /// By key.
+    hits: Vec<Option<Hit>>,
+    /// All rows of each file, if they are few.
+    pub(crate) kept: Option<Vec<Vec<RecordBatch>>>,
+}
+
+impl Hits {
+    /// The row that has a key: where it is, a batch of the table's columns, and which row of it.
+    pub(crate) fn of(&self, key: usize) -> Option<(Hit, &RecordBatch, usize)> {
+        let hit = (*self.hits.get(key)?)?;
+        Some((hit, self.rows.get(hit.batch as usize)?, hit.row as usize))
     }
 
-    /// The rows of `columns`, which are those of the key, that are among these keys: position and key.
-    fn hits(&self, columns: &[ArrayRef], first: u64, found: &mut Vec<(u64, u32)>) -> Result<()> {
-        let encoded = self.converter.convert_columns(columns).map_err(arrow("read keys"))?;
-        for (at, key) in encoded.iter().enumerate() {
-            if let Some(id) = self.known.get(key.as_ref()) {
-                found.push((first + at as u64, *id));
+    /// Notes rows of a batch. A second row of a key is a fault of whoever wrote the files; it stays as it is.
+    fn note(&mut self, file: usize, first: u64, rows: &RecordBatch, found: &[(u32, u32)], whole: bool) -> Result<()> {
+        let batch = u32::try_from(self.rows.len()).unwrap_or(u32::MAX);
+        let mut picked = Vec::with_capacity(found.len());
+        for (n, (at, key)) in found.iter().enumerate() {
+            let hit = &mut self.hits[*key as usize];
+            if hit.is_none() {
+                let row = u32::try_from(picked.len()).unwrap_or(u32::MAX);
+                *hit = Some(Hit {
+                    file: u32::try_from(file).unwrap_or(u32::MAX),
+                    position: first + u64::from(*at),
+                    batch,
+                    row,
+                });
+                picked.push(if whole { *at } else { u32::try_from(n).unwrap_or(u32::MAX) });
             }
+        }
+        if !picked.is_empty() {
+            let picked = UInt32Array::from(picked);
+            self.rows.push(take_record_batch(rows, &picked).map_err(arrow("pick rows"))?);
         }
         Ok(())
     }
 }
 
-/// A row of a file whose key is in the patch.
-#[derive(Clone, Debug)]
-pub(crate) struct Hit {
-    pub(crate) key: u32,
-    pub(crate) file: usize,
-    pub(crate) position: u64,
-    pub(crate) row: Row,
-}
-
-/// Reads the keys of the files, then the rows that were hit, and nothing else.
+/// Reads the rows of the files whose keys are among `keys`. Row groups that cannot have any are not read. `keep`: the
+/// files will be read again as a whole if anything changes.
 pub(crate) fn probe(
     files: &[BaseFile],
     keys: &Keys,
     shape: &Shape,
+    keep: bool,
     go_on: &dyn Fn() -> Result<()>,
-) -> Result<Vec<Hit>> {
-    let mut hits = Vec::new();
-    let fields: Vec<_> = shape.primary_key.iter().map(|at| shape.schema.field(*at).clone()).collect();
-    let key_schema = std::sync::Arc::new(Schema::new(fields));
-    for (n, file) in files.iter().enumerate() {
-        let builder = open(&file.path)?;
-        let total = usize::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
-        let wanted: Vec<usize> = (0..builder.schema().fields().len())
-            .filter(|at| key_schema.index_of(builder.schema().field(*at).name()).is_ok())
-            .collect();
-        let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
-        let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build();
-        let mut found = Vec::new();
-        let mut first = 0;
-        for batch in reader.map_err(parquet(reading(&file.path)))? {
-            go_on()?;
-            let batch = conform(&batch.map_err(arrow(reading(&file.path)))?, &key_schema)?;
-            keys.hits(batch.columns(), first, &mut found)?;
-            first += batch.num_rows() as u64;
+) -> Result<Hits> {
+    let mut hits = Hits { hits: vec![None; keys.len()], ..Hits::default() };
+    let opened: Vec<Opened> = files.iter().map(|file| Opened::new(&file.path)).collect::<Result<_>>()?;
+    let total: u64 = opened.iter().map(Opened::rows).sum();
+    let dense = (keys.rows() as u64).saturating_mul(DENSE) > total;
+    let mut kept = (dense && keep).then(Vec::new);
+    let mut kept_bytes = 0;
+    for (n, (file, opened)) in files.iter().zip(&opened).enumerate() {
+        let groups = opened.groups(keys, shape);
+        // What is skipped cannot be kept.
+        if groups.len() < opened.metadata.metadata().num_row_groups() {
+            kept = None;
         }
-        found.retain(|(position, _)| file.deleted.binary_search(position).is_err());
-        if found.is_empty() {
-            continue;
-        }
-        let ranges = found.iter().map(|(position, _)| {
-            let at = usize::try_from(*position).unwrap_or(usize::MAX);
-            Range { start: at, end: at + 1 }
-        });
-        let selection = RowSelection::from_consecutive_ranges(ranges, total);
-        let reader = open(&file.path)?.with_row_selection(selection).with_batch_size(BATCH_ROWS).build();
-        let mut next = found.iter();
-        for batch in reader.map_err(parquet(reading(&file.path)))? {
-            go_on()?;
-            let batch = conform(&batch.map_err(arrow(reading(&file.path)))?, &shape.schema)?;
-            for at in 0..batch.num_rows() {
-                let Some((position, key)) = next.next() else { break };
-                hits.push(Hit { key: *key, file: n, position: *position, row: row(&batch, &shape.types, at) });
+        let mut all = Vec::new();
+        for (group, start) in groups {
+            let found = |columns: &[ArrayRef], first: u64| -> Result<Vec<(u32, u32)>> {
+                let mut found = Vec::new();
+                keys.hits(columns, &mut found)?;
+                found.retain(|(at, _)| !file.deleted.contains(first + u64::from(*at)));
+                Ok(found)
+            };
+            if dense {
+                let mut first = start;
+                for batch in opened.read(group, None, None)? {
+                    go_on()?;
+                    let batch = opened.conform(batch, &shape.schema)?;
+                    let columns: Vec<ArrayRef> = shape.primary_key.iter().map(|at| batch.column(*at).clone()).collect();
+                    hits.note(n, first, &batch, &found(&columns, first)?, true)?;
+                    first += batch.num_rows() as u64;
+                    if kept.is_some() {
+                        kept_bytes += batch.get_array_memory_size();
+                        all.push(batch);
+                    }
+                    if kept_bytes > KEPT {
+                        kept = None;
+                        all = Vec::new();
+                    }
+                }
+                continue;
+            }
+            let (mut positions, mut first) = (Vec::new(), start);
+            let fields: Vec<_> = shape.primary_key.iter().map(|at| shape.schema.field(*at).clone()).collect();
+            let key_schema = Arc::new(Schema::new(fields));
+            for batch in opened.read(group, Some(&key_schema), None)? {
+                go_on()?;
+                let batch = opened.conform(batch, &key_schema)?;
+                let here = found(batch.columns(), first)?;
+                positions.extend(here.into_iter().map(|(at, key)| (first - start + u64::from(at), key)));
+                first += batch.num_rows() as u64;
+            }
+            if positions.is_empty() {
+                continue;
+            }
+            let mut next = &positions[..];
+            for batch in opened.read(group, None, Some(&positions))? {
+                go_on()?;
+                let batch = opened.conform(batch, &shape.schema)?;
+                let (here, rest) = next.split_at(batch.num_rows().min(next.len()));
+                next = rest;
+                let here: Vec<(u32, u32)> =
+                    here.iter().map(|(at, key)| (u32::try_from(*at).unwrap_or(u32::MAX), *key)).collect();
+                hits.note(n, start, &batch, &here, false)?;
+            }
+            if !next.is_empty() {
+                return Err(TableError::damaged(format!("{} has fewer rows than it says", file.path.display())));
             }
         }
-        if next.next().is_some() {
-            return Err(TableError::damaged(format!("{} has fewer rows than it says", file.path.display())));
+        if let Some(kept) = &mut kept {
+            kept.push(all);
         }
     }
+    hits.kept = kept;
     Ok(hits)
+}
+
+/// A data file whose metadata is read.
+struct Opened {
+    path: PathBuf,
+    metadata: ArrowReaderMetadata,
+}
+
+impl Opened {
+    fn new(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(TableError::disk("open", path))?;
+        let metadata =
+            ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).map_err(parquet(reading(path)))?;
+        Ok(Self { path: path.to_path_buf(), metadata })
+    }
+
+    fn rows(&self) -> u64 {
+        u64::try_from(self.metadata.metadata().file_metadata().num_rows()).unwrap_or(0)
+    }
+
+    /// Row groups that may have one of the keys, each with the position of its first row.
+    fn groups(&self, keys: &Keys, shape: &Shape) -> Vec<(usize, u64)> {
+        let leaves = self.metadata.metadata().file_metadata().schema_descr();
+        let leaf = |at: usize| {
+            let name = shape.schema.field(at).name();
+            (0..leaves.num_columns()).find(|leaf| leaves.column(*leaf).path().parts() == [name.as_str()])
+        };
+        let columns: Vec<(usize, usize, usize)> =
+            shape.primary_key.iter().enumerate().filter_map(|(n, at)| leaf(*at).map(|leaf| (n, *at, leaf))).collect();
+        let mut groups = Vec::new();
+        let mut start = 0;
+        for (n, group) in self.metadata.metadata().row_groups().iter().enumerate() {
+            let may = columns.iter().all(|(key, at, leaf)| {
+                // Floats have values that statistics leave out, and old files compare bytes as if they had signs.
+                let float = matches!(shape.types[*at], ColumnType::Float32 | ColumnType::Float64);
+                let statistics = group.column(*leaf).statistics();
+                let statistics = statistics.filter(|statistics| !float && !statistics.is_min_max_deprecated());
+                let bounds = statistics.and_then(|statistics| group_bounds(statistics, &shape.types[*at]));
+                bounds.is_none_or(|(least, most)| keys.meet(*key, &least, &most))
+            });
+            if may {
+                groups.push((n, start));
+            }
+            start += u64::try_from(group.num_rows()).unwrap_or(0);
+        }
+        groups
+    }
+
+    /// Rows of a group: some columns, at some positions.
+    fn read(
+        &self,
+        group: usize,
+        columns: Option<&SchemaRef>,
+        positions: Option<&[(u64, u32)]>,
+    ) -> Result<ParquetRecordBatchReader> {
+        let file = File::open(&self.path).map_err(TableError::disk("open", &self.path))?;
+        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
+            .with_row_groups(vec![group])
+            .with_batch_size(BATCH_ROWS);
+        if let Some(schema) = columns {
+            let wanted: Vec<usize> = (0..builder.schema().fields().len())
+                .filter(|at| schema.index_of(builder.schema().field(*at).name()).is_ok())
+                .collect();
+            let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
+            builder = builder.with_projection(mask);
+        }
+        if let Some(positions) = positions {
+            let total = self.metadata.metadata().row_group(group).num_rows();
+            let ranges = positions.iter().map(|(position, _)| {
+                let at = usize::try_from(*position).unwrap_or(usize::MAX);
+                at..at + 1
+            });
+            let selection = RowSelection::from_consecutive_ranges(ranges, usize::try_from(total).unwrap_or(0));
+            builder = builder.with_row_selection(selection);
+        }
+        builder.build().map_err(parquet(reading(&self.path)))
+    }
+
+    fn conform(
+        &self,
+        batch: std::result::Result<RecordBatch, arrow_schema::ArrowError>,
+        schema: &SchemaRef,
+    ) -> Result<RecordBatch> {
+        conform(&batch.map_err(arrow(reading(&self.path)))?, schema)
+    }
 }
 
 fn reading(path: &Path) -> String {

@@ -7,28 +7,33 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use windlass_blob::{DownloadOptions, ErrorKind, PutMode, UploadOptions};
 use windlass_clock::{SharedClock, SharedEntropy};
 
 use crate::day::Day;
 use crate::definition::{Definition, Shape, Uniqueness};
-use crate::delta::{Action, Add, Base, CommitInfo, Outcome, Txn, commit_run};
+use crate::delta::{Action, Add, Base, CommitInfo, Deleted, Outcome, Txn, commit_run, vector};
 use crate::edits::outcomes;
 use crate::error::{Result, TableError};
 use crate::fold::{Effect, Effects, effect};
 use crate::home::{Table, archive_app, backfill_app, engine, metrics};
+use crate::keys::Keys;
 use crate::log::Reader;
-use crate::merge::{Merged, rewrite};
+use crate::merge::{Fate, Merged, merge};
+use crate::outcome;
 use crate::patch::{Patch, RowOp};
-use crate::plan::{DayPlan, Reading, RunPlan, Sorted, Window, sort};
-use crate::probe::{BaseFile, Keys, probe};
+use crate::plan::{DayPlan, Reading, RunPlan, Window, sort};
+use crate::probe::{BaseFile, probe};
 use crate::rows::Row;
 
 pub use crate::clean::{Trimmed, clean};
+pub use crate::outcome::{DayResult, Object};
 
 /// Where runs keep what their steps hand on.
 pub(crate) const RUNS: &str = "_windlass/runs";
+/// Rows of days that are held before they are written to their files.
+const HELD_ROWS: usize = 16_384;
 /// Most bytes of a plan.
 const LARGEST_PLAN: u64 = 256 << 20;
 
@@ -62,7 +67,7 @@ impl Around {
         self.clock.wall().as_millisecond()
     }
 
-    fn folder(&self, name: &str) -> Result<PathBuf> {
+    pub(crate) fn folder(&self, name: &str) -> Result<PathBuf> {
         let folder = self.work.join(name);
         std::fs::create_dir_all(&folder).map_err(TableError::disk("make the folder", &folder))?;
         Ok(folder)
@@ -82,28 +87,11 @@ pub struct Order {
     pub most_bytes: u64,
 }
 
-/// What merging a day came to, as the commit needs it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct DayResult {
-    /// The day.
-    pub day: Day,
-    /// Files that go, if any do.
-    pub removes: Vec<Add>,
-    /// Files that come.
-    pub adds: Vec<Add>,
-    /// What happened to the keys.
-    pub effects: Effects,
-    /// Rows that were older than what is stored.
-    pub stale: u64,
-    /// Bytes that were read.
-    pub bytes_read: u64,
-}
-
 pub(crate) fn key(run: &str, name: &str) -> String {
     format!("{RUNS}/{run}/{name}")
 }
 
-async fn put_json(table: &Table, key: &str, value: &impl Serialize) -> Result<()> {
+pub(crate) async fn put_json(table: &Table, key: &str, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_vec(value).map_err(|error| TableError::invalid(format!("{key}: {error}")))?;
     table.store().put_bytes(key, Bytes::from(text), PutMode::Overwrite).await?;
     Ok(())
@@ -167,7 +155,8 @@ pub async fn plan(table: &Table, order: &Order, around: &Around) -> Result<Optio
     let (days, effects, stale) = match shape.uniqueness {
         Uniqueness::Day => (sorted.days.clone(), None, 0),
         Uniqueness::Table => {
-            let (days, effects, stale) = resolve(table, &sorted, &by_day, shape, around, &folder).await?;
+            let patches = sorted.days.values().map(|(path, _)| path.clone()).collect();
+            let (days, effects, stale) = resolve(table, patches, &by_day, shape, around, &folder).await?;
             (days, Some(effects), stale)
         }
     };
@@ -211,18 +200,20 @@ pub async fn load_plan(table: &Table, run: &str) -> Result<RunPlan> {
 }
 
 /// Days with a patch and how many rows it has.
-type Days = BTreeMap<Day, (PathBuf, u64)>;
+pub(crate) type Days = BTreeMap<Day, (PathBuf, u64)>;
 
 /// With uniqueness in the whole table: where each key lives now, and what that means for each day.
-async fn resolve(
+pub(crate) async fn resolve(
     table: &Table,
-    sorted: &Sorted,
+    patches: Vec<PathBuf>,
     by_day: &BTreeMap<Day, Vec<Add>>,
     shape: Shape,
     around: &Around,
     folder: &Path,
 ) -> Result<(Days, BTreeMap<Day, Effects>, u64)> {
-    let Some((path, _)) = sorted.days.values().next().cloned() else { return Ok(Default::default()) };
+    if patches.is_empty() {
+        return Ok(Default::default());
+    }
     let mut files = Vec::new();
     for (day, adds) in by_day {
         for add in adds {
@@ -231,24 +222,22 @@ async fn resolve(
     }
     let (go_on, folder) = (around.go_on.clone(), folder.to_path_buf());
     blocking(move || {
-        let mut file = std::fs::File::open(&path).map_err(TableError::disk("open", &path))?;
-        let patches = Patch::read_all(&mut file, &shape)?;
+        let patches = Patch::read_files(&patches, &shape)?;
         let keys = Keys::of(&patches, &shape)?;
         let base: Vec<BaseFile> = files.iter().map(|(_, file)| file.clone()).collect();
-        let hits = probe(&base, &keys, &shape, &*go_on)?;
-        let (outcomes, stale) = outcomes(&patches, &keys, hits, &shape);
+        let hits = probe(&base, &keys, &shape, false, &*go_on)?;
         let day_of = |row: &Row| match &row[shape.event_time] {
             crate::cell::Cell::Int(micros) => Day::of(*micros),
             _ => Day(0),
         };
-        let mut edits: BTreeMap<Day, Vec<(RowOp, Row)>> = BTreeMap::new();
+        let mut edits = DayEdits { folder, shape: &shape, held: BTreeMap::new(), rows: 0, days: Days::new() };
         let mut effects: BTreeMap<Day, Effects> = BTreeMap::new();
-        for outcome in outcomes {
-            let before = outcome.before.map(|hit| (files[hit.file].0, hit.row));
+        let stale = outcomes(&patches, &keys, &hits, &shape, |outcome| {
+            let before = outcome.before.map(|(hit, row)| (files[hit.file as usize].0, row));
             let day = match (&before, &outcome.after) {
                 (_, Some(after)) => day_of(after),
                 (Some((day, _)), None) => *day,
-                (None, None) => continue,
+                (None, None) => return Ok(()),
             };
             let mut what = effect(before.as_ref().map(|(_, row)| row), outcome.after.as_ref(), &shape);
             if outcome.after.is_some() && before.as_ref().is_some_and(|(home, _)| *home != day) {
@@ -256,45 +245,71 @@ async fn resolve(
             }
             effects.entry(day).or_default().count(what);
             if what == Effect::NoEffect {
-                continue;
+                return Ok(());
             }
             if let Some((home, row)) = before
                 && (what == Effect::Moved || what == Effect::Deleted)
             {
-                edits.entry(home).or_default().push((RowOp::Delete, row));
+                edits.push(home, RowOp::Delete, row)?;
             }
             if let Some(row) = outcome.after {
-                edits.entry(day).or_default().push((RowOp::Put, row));
+                edits.push(day, RowOp::Put, row)?;
             }
-        }
-        let mut days = Days::new();
-        for (day, rows) in edits {
-            let path = folder.join(format!("{day}.edits"));
-            let mut file = std::fs::File::create(&path).map_err(TableError::disk("make the file", &path))?;
-            for rows in rows.chunks(8192) {
-                Patch::of_rows(rows, &shape)?.write(&mut file)?;
-            }
-            days.insert(day, (path, rows.len() as u64));
-        }
-        Ok((days, effects, stale))
+            Ok(())
+        })?;
+        edits.flush()?;
+        Ok((edits.days, effects, stale))
     })
     .await
+}
+
+/// What is to be done to the rows of each day, in a file a day.
+struct DayEdits<'a> {
+    folder: PathBuf,
+    shape: &'a Shape,
+    held: BTreeMap<Day, Vec<(RowOp, Row)>>,
+    rows: usize,
+    days: Days,
+}
+
+impl DayEdits<'_> {
+    fn push(&mut self, day: Day, what: RowOp, row: Row) -> Result<()> {
+        self.held.entry(day).or_default().push((what, row));
+        self.rows += 1;
+        if self.rows >= HELD_ROWS { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        for (day, rows) in std::mem::take(&mut self.held) {
+            let path = self.folder.join(format!("{day}.edits"));
+            let (_, known) = self.days.entry(day).or_insert_with(|| (path.clone(), 0));
+            // What an earlier attempt has left there is not part of this one.
+            let mut options = std::fs::OpenOptions::new();
+            options.create(true).write(true).append(*known > 0).truncate(*known == 0);
+            let mut file = options.open(&path).map_err(TableError::disk("open", &path))?;
+            Patch::of_rows(&rows, self.shape)?.write(&mut file)?;
+            *known += rows.len() as u64;
+        }
+        self.rows = 0;
+        Ok(())
+    }
 }
 
 /// A data file of the table on this machine.
 pub(crate) async fn fetch(table: &Table, add: &Add, around: &Around) -> Result<BaseFile> {
     let key = add.key();
-    if add.deletion_vector.is_some() {
-        return Err(TableError::Unsupported(format!("{key} has a deletion vector, which is not merged yet")));
-    }
+    let deleted = match &add.deletion_vector {
+        Some(found) => vector::read(table.store(), found).await?,
+        None => Deleted::default(),
+    };
     if let Some(data) = table.local_data() {
-        return Ok(BaseFile { path: data.join(&key), deleted: Vec::new() });
+        return Ok(BaseFile { path: data.join(&key), deleted });
     }
     let path = around.folder("base")?.join(key.replace('/', "_"));
     if !path.exists() {
         table.store().download_file(&key, &path, DownloadOptions::default()).await?;
     }
-    Ok(BaseFile { path, deleted: Vec::new() })
+    Ok(BaseFile { path, deleted })
 }
 
 /// Merges one day of a run. `announce` is told of the objects that are about to be made.
@@ -336,24 +351,48 @@ where
         day,
         removes: Vec::new(),
         adds: Vec::new(),
+        objects: Vec::new(),
         effects: merged.effects,
         stale: merged.stale,
         bytes_read,
     };
-    if let Some(files) = merged.files {
+    let hidden: Vec<(usize, Deleted)> = merged
+        .fates
+        .iter()
+        .enumerate()
+        .filter_map(|(n, fate)| match fate {
+            Fate::Hides(rows) => Some((n, rows.clone())),
+            _ => None,
+        })
+        .collect();
+    let goes = merged.fates.iter().any(|fate| matches!(fate, Fate::Goes));
+    if !merged.files.is_empty() || !hidden.is_empty() || goes {
         let named: Vec<(String, _)> =
-            files.into_iter().map(|file| (data_key(day, around.entropy.next_u128()), file)).collect();
-        let keys: Vec<String> = named.iter().map(|(key, _)| key.clone()).collect();
-        // Written down before they exist, so that whatever becomes of this attempt they are found again.
-        let journal = key(&plan.run, &format!("names/{day}-{:016x}.json", around.entropy.next_u64()));
-        put_json(table, &journal, &keys).await?;
-        announce(keys).await?;
+            merged.files.into_iter().map(|file| (data_key(day, around.entropy.next_u128()), file)).collect();
+        let vectors = around.entropy.next_u128();
+        let mut keys: Vec<String> = named.iter().map(|(key, _)| key.clone()).collect();
+        keys.extend((!hidden.is_empty()).then(|| vector::key(vectors)));
+        if !keys.is_empty() {
+            // Written down before they exist, so that whatever becomes of this attempt they are found again.
+            let journal = key(&plan.run, &format!("names/{day}-{:016x}.json", around.entropy.next_u64()));
+            put_json(table, &journal, &keys).await?;
+            announce(keys).await?;
+        }
         for (key, file) in named {
             (around.go_on)()?;
             table.store().upload_file(&file.file, &key, UploadOptions::default()).await?;
             result.adds.push(Table::add(day, &key, file.bytes, &file.stats, around.now_ms())?);
+            result.objects.push(Object { key, bytes: file.bytes });
         }
-        result.removes.clone_from(&planned.base);
+        let gone = merged.fates.iter().zip(&planned.base).filter(|(fate, _)| !matches!(fate, Fate::Stays));
+        result.removes.extend(gone.map(|(_, add)| add.clone()));
+        if !hidden.is_empty() {
+            let rows: Vec<&Deleted> = hidden.iter().map(|(_, rows)| rows).collect();
+            let (bytes, found) = vector::write(vectors, &rows)?;
+            result.objects.push(Object { key: vector::key(vectors), bytes: bytes.len() as u64 });
+            vector::put(table.store(), vectors, bytes).await?;
+            result.adds.extend(hidden.iter().zip(found).map(|((n, _), vector)| planned.base[*n].hiding(vector)));
+        }
     }
     put_json(table, &name, &result).await?;
     let _ = std::fs::remove_dir_all(&folder);
@@ -371,7 +410,7 @@ fn merge_files(
     let shape = definition.shape();
     let mut file = std::fs::File::open(patch).map_err(TableError::disk("open", patch))?;
     let patches = Patch::read_all(&mut file, &shape)?;
-    rewrite(base, &patches, definition, &shape, folder, entropy, go_on)
+    merge(base, &patches, definition, &shape, folder, entropy, go_on)
 }
 
 /// The key of a new data file.
@@ -405,7 +444,7 @@ pub async fn commit(table: &Table, plan: &RunPlan, around: &Around) -> Result<Fi
             TableError::Changed(format!("what merging {} came to is gone from run {}", day.day, plan.run))
         })?);
     }
-    let metrics = counters(plan, &results);
+    let metrics = outcome::counters(plan, &results);
     let now = around.now_ms();
     let table_name = &table.descriptor().name;
     let (merge_app, cut_app) = (backfill_app(table_name, plan.shard), archive_app(table_name, plan.shard));
@@ -434,7 +473,7 @@ pub async fn commit(table: &Table, plan: &RunPlan, around: &Around) -> Result<Fi
     } else {
         ((merge_app, lsn), cut_app)
     };
-    let base = Base { version: plan.base_version, progress, fixed: vec![fixed], run: plan.run.clone() };
+    let base = Base { version: plan.base_version, progress: Some(progress), fixed: vec![fixed], run: plan.run.clone() };
     let outcome = commit_run(table.log(), &base, &actions).await?;
     Ok(match outcome {
         Outcome::Committed(version) => {
@@ -444,41 +483,6 @@ pub async fn commit(table: &Table, plan: &RunPlan, around: &Around) -> Result<Fi
             Finished { committed_version: Some(version), replan: None, already: true, metrics }
         }
         Outcome::Replan(why) => Finished { committed_version: None, replan: Some(why), already: false, metrics },
-    })
-}
-
-fn counters(plan: &RunPlan, results: &[DayResult]) -> Value {
-    let mut by_day: BTreeMap<Day, Effects> = plan.effects.clone().unwrap_or_default();
-    if plan.effects.is_none() {
-        by_day.extend(results.iter().map(|result| (result.day, result.effects.clone())));
-    }
-    let mut all = Effects::default();
-    by_day.values().for_each(|effects| all.add(effects));
-    let rewritten: Vec<Day> = results
-        .iter()
-        .filter(|result| !result.removes.is_empty() || !result.adds.is_empty())
-        .map(|result| result.day)
-        .collect();
-    let mut counts = plan.counts.clone();
-    if plan.effects.is_none() {
-        counts.stale += results.iter().map(|result| result.stale).sum::<u64>();
-    }
-    let written: i64 = results.iter().flat_map(|result| &result.adds).map(|add| add.size).sum();
-    json!({
-        "rows": counts,
-        "keys": all,
-        "by_day": by_day,
-        "days_affected": by_day.len(),
-        "days_rewritten": rewritten,
-        "files_added": results.iter().map(|result| result.adds.len()).sum::<usize>(),
-        "files_removed": results.iter().map(|result| result.removes.len()).sum::<usize>(),
-        "bytes_read": results.iter().map(|result| result.bytes_read).sum::<u64>(),
-        "bytes_written": written,
-        "log_bytes": plan.log_bytes,
-        "batches": plan.batches,
-        "from_lsn": plan.window.from,
-        "to_lsn": plan.window.to,
-        "base_version": plan.base_version,
     })
 }
 

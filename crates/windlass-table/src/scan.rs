@@ -16,7 +16,7 @@ use crate::merge::read;
 use crate::patch::Patch;
 use crate::plan::{Reading, Window, sort};
 use crate::probe::BaseFile;
-use crate::run::{Around, blocking, fetch};
+use crate::run::{Around, blocking, fetch, resolve};
 
 /// What is read.
 #[derive(Clone, Debug, Default)]
@@ -50,12 +50,16 @@ where
     let definition = snapshot.definition()?;
     let shape = definition.shape();
     let waiting = if selection.live { waiting(table, &snapshot, &shape, around).await? } else { Vec::new() };
-    if !waiting.is_empty() && shape.uniqueness == Uniqueness::Table {
-        return Err(TableError::invalid(
-            "rows that wait cannot be read along where a key lives once in the whole table; run a backfill first",
-        ));
-    }
     let by_day = snapshot.by_day()?;
+    let waiting = match shape.uniqueness {
+        Uniqueness::Day => waiting,
+        // A row that waits may move its key from a day that is archived, or from one that only waits.
+        Uniqueness::Table => {
+            let patches = waiting.iter().flat_map(BTreeMap::values).map(|(path, _)| path.clone()).collect();
+            let folder = around.folder("waiting")?;
+            vec![resolve(table, patches, &by_day, shape.clone(), around, &folder).await?.0]
+        }
+    };
     let mut days: BTreeSet<Day> = by_day.keys().copied().collect();
     days.extend(waiting.iter().flat_map(BTreeMap::keys));
     let within = |day: &Day| selection.from.is_none_or(|from| *day >= from) && selection.to.is_none_or(|to| *day <= to);
@@ -67,11 +71,7 @@ where
             waiting.iter().filter_map(|shard| shard.get(&day)).map(|(path, _)| path.clone()).collect();
         let shape = shape.clone();
         sink = blocking(move || {
-            let mut all = Vec::new();
-            for path in patches {
-                let mut file = std::fs::File::open(&path).map_err(TableError::disk("open", &path))?;
-                all.extend(Patch::read_all(&mut file, &shape)?);
-            }
+            let all = Patch::read_files(&patches, &shape)?;
             read(&base, &all, &shape, |rows| sink(day, rows, &shape))?;
             Ok(sink)
         })

@@ -1,6 +1,7 @@
 //! Streams of sorted rows made one, with rows replaced and removed on the way. Holds one batch of each stream.
 
 use std::cmp::Ordering;
+use std::iter::Peekable;
 
 use arrow_array::{ArrayRef, RecordBatch, make_array};
 use arrow_data::transform::MutableArrayData;
@@ -8,13 +9,42 @@ use arrow_ord::ord::{DynComparator, make_comparator};
 use arrow_schema::SortOptions;
 
 use crate::definition::Shape;
+use crate::delta::Deleted;
 use crate::edits::Change;
 use crate::error::{Result, arrow};
+
+/// What becomes of the rows of a stream: changes, and rows that do not count anyway, by position.
+struct Changes<'a> {
+    edits: &'a [(u64, Change)],
+    deleted: Peekable<Box<dyn Iterator<Item = u64> + 'a>>,
+}
+
+impl Changes<'_> {
+    /// The next change before `upto`.
+    fn next_before(&mut self, upto: u64) -> Option<(u64, Change)> {
+        let edit = self.edits.first().copied();
+        let deleted = self.deleted.peek().copied();
+        let position = edit.map_or(u64::MAX, |(position, _)| position).min(deleted.unwrap_or(u64::MAX));
+        if position >= upto {
+            return None;
+        }
+        if deleted == Some(position) {
+            self.deleted.next();
+        }
+        match edit {
+            Some((at, change)) if at == position => {
+                self.edits = &self.edits[1..];
+                Some((at, change))
+            }
+            _ => Some((position, Change::Remove)),
+        }
+    }
+}
 
 /// Sorted rows, a batch at a time.
 pub(crate) struct Stream<'a> {
     rest: Box<dyn Iterator<Item = Result<RecordBatch>> + 'a>,
-    changes: &'a [(u64, Change)],
+    changes: Changes<'a>,
     batch: Option<RecordBatch>,
     /// The next row of the batch.
     at: usize,
@@ -24,7 +54,16 @@ pub(crate) struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    pub(crate) fn new(rest: impl Iterator<Item = Result<RecordBatch>> + 'a, changes: &'a [(u64, Change)]) -> Self {
+    pub(crate) fn new(
+        rest: impl Iterator<Item = Result<RecordBatch>> + 'a,
+        edits: &'a [(u64, Change)],
+        deleted: Option<&'a Deleted>,
+    ) -> Self {
+        let deleted: Box<dyn Iterator<Item = u64> + 'a> = match deleted {
+            Some(deleted) => Box::new(deleted.iter()),
+            None => Box::new(std::iter::empty()),
+        };
+        let changes = Changes { edits, deleted: deleted.peekable() };
         Self { rest: Box::new(rest), changes, batch: None, at: 0, first: 0, done: false }
     }
 
@@ -163,19 +202,16 @@ fn order(
 fn take(stream: &mut Stream<'_>, n: usize, start: usize, end: usize, replacements: usize, pieces: &mut Vec<Piece>) {
     let mut from = start;
     let upto = stream.first + end as u64;
-    while let Some(((position, change), rest)) = stream.changes.split_first()
-        && *position < upto
-    {
+    while let Some((position, change)) = stream.changes.next_before(upto) {
         // Changes are ascending, and none lies before what was taken already.
         let at = usize::try_from(position.saturating_sub(stream.first)).unwrap_or(end).clamp(from, end);
         if at > from {
             pieces.push(Piece { source: n, start: from, end: at });
         }
         if let Change::Replace(row) = change {
-            pieces.push(Piece { source: replacements, start: *row, end: row + 1 });
+            pieces.push(Piece { source: replacements, start: row, end: row + 1 });
         }
         from = (at + 1).min(end);
-        stream.changes = rest;
     }
     if end > from {
         pieces.push(Piece { source: n, start: from, end });

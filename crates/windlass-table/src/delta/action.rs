@@ -176,6 +176,14 @@ pub struct CommitInfo {
     pub operation_metrics: Map<String, Value>,
 }
 
+impl Remove {
+    /// The key of the file, relative to the table.
+    #[must_use]
+    pub fn key(&self) -> String {
+        decoded(&self.path)
+    }
+}
+
 impl Add {
     /// What removes it.
     #[must_use]
@@ -191,9 +199,42 @@ impl Add {
         }
     }
 
+    /// Rows in it, hidden ones too, if its statistics say so.
+    #[must_use]
+    pub fn rows(&self) -> Option<u64> {
+        let stats: Value = serde_json::from_str(self.stats.as_deref()?).ok()?;
+        stats["numRecords"].as_u64()
+    }
+
+    /// Rows of it that do not count.
+    #[must_use]
+    pub fn hidden(&self) -> u64 {
+        self.deletion_vector.as_ref().map_or(0, |vector| u64::try_from(vector.cardinality).unwrap_or(0))
+    }
+
+    /// The same file with other rows that do not count.
+    pub(crate) fn hiding(&self, vector: DeletionVector) -> Self {
+        let loose = |text: &String| -> Option<String> {
+            let mut stats: Map<String, Value> = serde_json::from_str(text).ok()?;
+            // What is least and largest may be hidden now.
+            stats.insert("tightBounds".to_owned(), false.into());
+            serde_json::to_string(&stats).ok()
+        };
+        Self {
+            stats: self.stats.as_ref().and_then(loose),
+            deletion_vector: Some(vector),
+            data_change: true,
+            ..self.clone()
+        }
+    }
+
     /// The key of the file, relative to the table.
     #[must_use]
     pub fn key(&self) -> String {
-        percent_encoding::percent_decode_str(&self.path).decode_utf8_lossy().into_owned()
+        decoded(&self.path)
     }
+}
+
+fn decoded(path: &str) -> String {
+    percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned()
 }

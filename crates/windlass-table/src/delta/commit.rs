@@ -12,8 +12,8 @@ use crate::error::{Result, TableError};
 pub struct Base {
     /// The version that was planned from.
     pub version: i64,
-    /// The application whose progress it moves, and where to.
-    pub progress: (String, i64),
+    /// The application whose progress it moves, and where to; `None`: it moves none.
+    pub progress: Option<(String, i64)>,
     /// Applications whose progress must be as it was.
     pub fixed: Vec<String>,
     /// Tells this run's commit from all others.
@@ -94,18 +94,18 @@ impl Touched {
 fn foreign(found: &[Action], base: &Base, ours: &Touched, version: i64) -> Option<Outcome> {
     let replan = |why: String| Some(Outcome::Replan(format!("version {version} of the table {why}")));
     for action in found {
-        match action {
-            Action::Txn(txn) if txn.app_id == base.progress.0 => {
-                return if txn.version >= base.progress.1 {
+        match (action, &base.progress) {
+            (Action::Txn(txn), Some((app, to))) if txn.app_id == *app => {
+                return if txn.version >= *to {
                     Some(Outcome::Already(version))
                 } else {
                     replan(format!("has merged the log up to {}", txn.version))
                 };
             }
-            Action::Txn(txn) if base.fixed.contains(&txn.app_id) => {
+            (Action::Txn(txn), _) if base.fixed.contains(&txn.app_id) => {
                 return replan(format!("moved {} to {}", txn.app_id, txn.version));
             }
-            Action::MetaData(_) | Action::Protocol(_) => return replan("changed what the table is".to_owned()),
+            (Action::MetaData(_) | Action::Protocol(_), _) => return replan("changed what the table is".to_owned()),
             _ => {}
         }
     }

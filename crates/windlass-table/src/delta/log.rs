@@ -1,6 +1,6 @@
 //! Reading and appending to `_delta_log/`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use windlass_blob::{BlobStore, ErrorKind, PutMode};
 
 use crate::day::Day;
 use crate::definition::{DAY_COLUMN, Definition};
-use crate::delta::action::{Action, Add, CommitInfo, Metadata, Protocol, Remove, Txn};
+use crate::delta::action::{Action, Add, CommitInfo, DeletionVector, Metadata, Protocol, Remove, Txn};
 use crate::delta::checkpoint;
 use crate::error::{Result, TableError};
 
@@ -36,7 +36,8 @@ pub struct Snapshot {
     pub metadata: Option<Metadata>,
     /// Its files, by path.
     pub files: BTreeMap<String, Add>,
-    /// Files that left it and may still be read by somebody, by path.
+    /// Files that left it, or another vector of deleted rows took the place of theirs, and that may still be read by
+    /// somebody.
     pub removed: BTreeMap<String, Remove>,
     /// How far each application has come.
     pub txns: BTreeMap<String, Txn>,
@@ -104,6 +105,25 @@ impl Snapshot {
         Ok(days)
     }
 
+    /// The keys of the objects that this version consists of.
+    #[must_use]
+    pub fn objects(&self) -> BTreeSet<String> {
+        let mut keys: BTreeSet<String> = self.files.values().map(Add::key).collect();
+        keys.extend(self.files.values().filter_map(|add| add.deletion_vector.as_ref()?.key()));
+        keys
+    }
+
+    /// The keys of the objects that this version consists of, and of those that are known to have left the table.
+    #[must_use]
+    pub fn known_objects(&self) -> BTreeSet<String> {
+        let mut keys = self.objects();
+        for remove in self.removed.values() {
+            keys.insert(remove.key());
+            keys.extend(remove.deletion_vector.as_ref().and_then(DeletionVector::key));
+        }
+        keys
+    }
+
     /// Whether this program may change the table.
     ///
     /// # Errors
@@ -141,14 +161,20 @@ impl Snapshot {
     pub fn apply(&mut self, actions: &[Action]) {
         for action in actions {
             if let Action::Remove(remove) = action {
-                self.files.remove(&remove.path);
-                self.removed.insert(remove.path.clone(), (**remove).clone());
+                // A file with other rows deleted is another one, which may be there already when this is a checkpoint.
+                let vector = |of: &Option<DeletionVector>| of.as_ref().map(DeletionVector::unique_id);
+                let there = self.files.get(&remove.path);
+                if there.is_some_and(|add| vector(&add.deletion_vector) == vector(&remove.deletion_vector)) {
+                    self.files.remove(&remove.path);
+                }
+                let logical = logical(&remove.path, remove.deletion_vector.as_ref());
+                self.removed.insert(logical, (**remove).clone());
             }
         }
         for action in actions {
             match action {
                 Action::Add(add) => {
-                    self.removed.remove(&add.path);
+                    self.removed.remove(&logical(&add.path, add.deletion_vector.as_ref()));
                     self.files.insert(add.path.clone(), (**add).clone());
                 }
                 Action::Protocol(protocol) => self.protocol = Some(protocol.clone()),
@@ -160,6 +186,11 @@ impl Snapshot {
             }
         }
     }
+}
+
+/// A file and the rows of it that do not count, as one name.
+fn logical(path: &str, vector: Option<&DeletionVector>) -> String {
+    vector.map_or_else(|| path.to_owned(), |vector| format!("{path}#{}", vector.unique_id()))
 }
 
 /// What the jobs need of a table format.
@@ -214,9 +245,11 @@ impl DeltaLog {
     /// Damage, and whatever the store says.
     pub async fn at(&self, most: Option<i64>) -> Result<Snapshot> {
         let mut snapshot = Snapshot::none();
-        if let Some(version) = self.last_checkpoint().await?
-            && most.is_none_or(|most| version <= most)
-        {
+        let begin = match (self.last_checkpoint().await?, most) {
+            (Some(version), Some(most)) if version > most => self.checkpoint_before(most).await?,
+            (version, _) => version,
+        };
+        if let Some(version) = begin {
             snapshot = checkpoint::read(&self.store, version).await?;
         }
         while most.is_none_or(|most| snapshot.version < most) {
@@ -246,6 +279,20 @@ impl DeltaLog {
         let Ok(last) = serde_json::from_slice::<LastCheckpoint>(&bytes) else { return Ok(None) };
         let there = self.store.try_head(&checkpoint_key(last.version)).await?;
         Ok(there.map(|_| last.version))
+    }
+
+    /// The newest checkpoint that is not behind a version.
+    async fn checkpoint_before(&self, most: i64) -> Result<Option<i64>> {
+        let mut newest = None;
+        let mut pages = self.store.list_pages(&format!("{FOLDER}/"));
+        while let Some(page) = pages.next_page().await? {
+            for entry in page {
+                let name = entry.key.rsplit('/').next().and_then(|name| name.strip_suffix(".checkpoint.parquet"));
+                let version = name.filter(|name| name.len() == 20).and_then(|name| name.parse::<i64>().ok());
+                newest = newest.max(version.filter(|version| *version <= most));
+            }
+        }
+        Ok(newest)
     }
 
     /// Writes a checkpoint of `snapshot` when one is due. It only makes reading faster: when it fails the table is as good.

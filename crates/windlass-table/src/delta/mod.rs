@@ -10,10 +10,13 @@ mod checkpoint;
 mod commit;
 pub(crate) mod log;
 mod stats;
+pub(crate) mod vector;
 
 pub use action::{Action, Add, CommitInfo, DeletionVector, Metadata, Protocol, Remove, Txn};
 pub use commit::{Base, Outcome, commit_run};
 pub use log::{DeltaLog, Snapshot, TableLog};
 pub use stats::Stats;
+pub use vector::Deleted;
 
 pub(crate) use log::DEFINITION;
+pub(crate) use stats::group_bounds;

@@ -58,7 +58,7 @@ impl Stats {
                 stats.null_count.insert(name.clone(), nulls);
             }
             // A group of nothing but nulls has no bounds, and needs none.
-            let bounds: Vec<(Cell, Cell)> = groups.iter().filter_map(|group| bounds(group, column)).collect();
+            let bounds: Vec<(Cell, Cell)> = groups.iter().filter_map(|group| group_bounds(group, column)).collect();
             let with_values = groups
                 .iter()
                 .zip(metadata.row_groups())
@@ -79,7 +79,8 @@ impl Stats {
     }
 }
 
-fn bounds(statistics: &Statistics, column: &ColumnType) -> Option<(Cell, Cell)> {
+/// The least and the largest value of a row group, if its statistics say so.
+pub(crate) fn group_bounds(statistics: &Statistics, column: &ColumnType) -> Option<(Cell, Cell)> {
     match (statistics, column) {
         (Statistics::Int32(of), ColumnType::Int8 | ColumnType::Int16 | ColumnType::Int32 | ColumnType::Date) => {
             Some((Cell::Int((*of.min_opt()?).into()), Cell::Int((*of.max_opt()?).into())))

@@ -85,6 +85,7 @@ pub fn whole_batch(form: Form, bytes: &Bytes, definition: &Definition, meaning: 
 }
 
 /// Damage of what somebody sends is their mistake and nothing of ours is damaged.
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` hands it over")]
 fn sent_so(error: TableError) -> TableError {
     TableError::invalid(error.to_string())
 }

@@ -225,6 +225,44 @@ async fn a_column_that_comes_midway_makes_the_run_plan_anew() {
 }
 
 #[tokio::test]
+async fn a_column_that_goes_midway_makes_the_run_plan_anew_and_its_cells_are_left_out() {
+    let mut world = first_eight().await;
+    let order = world.order();
+    merged(&world, &order).await;
+    let error = world.table.drop_column("status", &Context::real()).await.unwrap_err();
+    assert!(error.to_string().contains("sort column"), "{error}");
+    world.table.drop_column("fare", &Context::real()).await.unwrap();
+    assert!(commit(&world, &order).await.replan.is_some());
+    clean(&world, &order).await;
+    let done = world.backfill().await.unwrap();
+    assert_eq!(done.metrics["keys"]["inserted"], expected(0)["effects"]["inserted"]);
+    let snapshot = world.table.snapshot().await.unwrap();
+    assert!(!snapshot.metadata.as_ref().unwrap().schema_string.contains("fare"));
+    let (days, _) = world.digest().await;
+    let rows: u64 = days.values().map(|(rows, _)| rows).sum();
+    assert_eq!(rows, expected(0)["rows"].as_u64().unwrap());
+    let again = Column { name: "Fare".into(), column_type: "float64".parse().unwrap(), nullable: true, default: None };
+    let error = world.table.evolve(again, &Context::real()).await.unwrap_err();
+    assert!(error.to_string().contains("was dropped"), "{error}");
+    assert_eq!(world.strangers().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn rows_that_wait_are_read_along_where_a_key_lives_once_in_the_table() {
+    let mut world = World::sample(Uniqueness::Table).await;
+    world.ingest(0..8).await;
+    let around = world.around("live");
+    let live = windlass_table::scan::Selection { live: true, ..Default::default() };
+    let before = windlass_table::scan::digest(&world.table, &live, &around).await.unwrap().finish();
+    world.backfill().await.unwrap();
+    let archived = &json(&data("sample/expected/expected.table.json"))[0];
+    world.assert_is(archived).await;
+    let after = windlass_table::scan::digest(&world.table, &live, &around).await.unwrap().finish();
+    assert_eq!(before.2, after.2, "what is read does not depend on what is merged");
+    assert!(before.1 > archived["rows"].as_u64().unwrap(), "live rows are among them");
+}
+
+#[tokio::test]
 async fn archiving_takes_what_was_live_and_loses_nothing_of_it() {
     let mut world = World::sample(Uniqueness::Day).await;
     world.ingest(0..15).await;

@@ -2,8 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "tests say where they break")]
 
+mod beside;
 mod crashes;
 mod creating;
+mod generator;
 mod ingest_log;
+mod oracle;
 mod sample;
+mod upkeep;
 mod world;

@@ -8,10 +8,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 use windlass_blob::Context;
 use windlass_clock::{SystemClock, SystemEntropy};
+use windlass_table::delta::DeletionVector;
 use windlass_table::log::{Appended, Limits, Lsn, Writer};
 use windlass_table::run::{self, Around, Finished, Order};
 use windlass_table::source::{Meaning, json_batches};
-use windlass_table::{Creation, Definition, Mode, Result, Sender, Table, Uniqueness};
+use windlass_table::{Creation, Definition, Layout, Mode, Result, Sender, Table, Uniqueness};
 
 pub(crate) fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
@@ -31,23 +32,39 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A table made of a generated data set.
-    pub(crate) async fn of(source: &Path, uniqueness: Uniqueness) -> Self {
+    /// A table made of a data set.
+    pub(crate) async fn of(source: &Path, uniqueness: Uniqueness, layout: Layout) -> Self {
+        Self::at(source, uniqueness, layout, None, Context::real()).await
+    }
+
+    /// The same, with its data at a URL.
+    pub(crate) async fn at(
+        source: &Path,
+        uniqueness: Uniqueness,
+        layout: Layout,
+        url: Option<String>,
+        context: Context,
+    ) -> Self {
         let folder = TempDir::new().unwrap();
-        let context = Context::real();
         let batches = json(&source.join("late/batches.json"));
         let mut definition = Definition::parse(&std::fs::read_to_string(source.join("table.json")).unwrap()).unwrap();
         definition.uniqueness = uniqueness;
+        definition.layout = layout;
         definition.retention_days = batches["retention_days"].as_u64().map(|days| days as u32);
         let home = folder.path().join("trips");
         let import = Some(source.join("archive"));
-        let creation = Creation { import, cutoff: batches["cutoff"].as_i64(), ..Creation::default() };
+        let creation = Creation { url, import, cutoff: batches["cutoff"].as_i64(), ..Creation::default() };
         let table = Table::create(&home, &definition, creation, &context).await.unwrap();
         Self { folder, table, definition, batches, source: source.to_path_buf(), runs: 0 }
     }
 
     pub(crate) async fn sample(uniqueness: Uniqueness) -> Self {
-        Self::of(&data("sample"), uniqueness).await
+        Self::of(&data("sample"), uniqueness, Layout::CopyOnWrite).await
+    }
+
+    /// The sample, in the layout that leaves files as they are.
+    pub(crate) async fn sample_beside() -> Self {
+        Self::of(&data("sample"), Uniqueness::Day, Layout::MergeOnRead).await
     }
 
     pub(crate) fn around(&self, name: &str) -> Around {
@@ -83,6 +100,22 @@ impl World {
             }
         }
         answers
+    }
+
+    /// Hands in rows as JSON lines.
+    pub(crate) async fn ingest_lines(&self, lines: &str) {
+        let arrival = self.batches["now"].as_i64().unwrap() * 1_000_000;
+        let meaning = Meaning { modes: BTreeMap::new(), arrival, batch_rows: 1 << 20 };
+        let mut found = Vec::new();
+        json_batches(&mut lines.as_bytes(), &self.definition, &meaning, |batch| {
+            found.push(batch);
+            Ok(())
+        })
+        .unwrap();
+        let writer = self.writer().await;
+        for batch in found {
+            writer.append(&batch).await.unwrap();
+        }
     }
 
     pub(crate) fn order(&mut self) -> Order {
@@ -137,9 +170,12 @@ impl World {
     pub(crate) async fn strangers(&self) -> Vec<String> {
         let snapshot = self.table.snapshot().await.unwrap();
         let listing = self.table.store().list("").await.unwrap();
-        let known = |key: &String| {
-            key.starts_with("_delta_log/") || snapshot.files.contains_key(key) || snapshot.removed.contains_key(key)
-        };
-        listing.entries.into_iter().map(|entry| entry.key).filter(|key| !known(key)).collect()
+        let mut known = snapshot.objects();
+        for remove in snapshot.removed.values() {
+            known.insert(remove.path.clone());
+            known.extend(remove.deletion_vector.as_ref().and_then(DeletionVector::key));
+        }
+        let keys = listing.entries.into_iter().map(|entry| entry.key);
+        keys.filter(|key| !key.starts_with("_delta_log/") && !known.contains(key)).collect()
     }
 }
