@@ -18,7 +18,7 @@ use crate::token::Token;
 use crate::version::{self, Microversion};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 /// The largest answer that is read.
 const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
 /// The most pages of one list; with the services' usual page of 1000, a thousand times what a group has.
@@ -101,12 +101,28 @@ impl Cloud {
         &self.site
     }
 
+    pub(crate) fn clock(&self) -> &SharedClock {
+        &self.clock
+    }
+
+    /// What makes connections, or why there are none.
+    pub(crate) fn http(&self) -> Result<&reqwest::Client, &str> {
+        self.http.as_ref().map_err(String::as_str)
+    }
+
     fn what(&self, method: &Method, service: Service, path: &str) -> String {
         let path = path.split('?').next().unwrap_or(path);
         format!("{method} {}{path} at {}", service.as_str(), self.site.name)
     }
 
-    fn fault(&self, method: &Method, service: Service, path: &str, cause: Cause, message: String) -> CallFault {
+    pub(crate) fn fault(
+        &self,
+        method: &Method,
+        service: Service,
+        path: &str,
+        cause: Cause,
+        message: String,
+    ) -> CallFault {
         let changes = *method != Method::GET && *method != Method::HEAD;
         let what = self.what(method, service, path);
         CallFault { what, changes, cause, message, request_id: None, retry_after: None }
@@ -227,7 +243,7 @@ impl Cloud {
         self.negotiated(&token, service).await
     }
 
-    async fn token(&self, scope: &Scope) -> Result<Arc<Token>, CallFault> {
+    pub(crate) async fn token(&self, scope: &Scope) -> Result<Arc<Token>, CallFault> {
         if let Some(token) = self.kept(scope) {
             return Ok(token);
         }
@@ -256,7 +272,7 @@ impl Cloud {
         tokens.get(scope).filter(|token| token.is_fresh(self.clock.wall())).cloned()
     }
 
-    fn forget(&self, scope: &Scope, old: &Arc<Token>) {
+    pub(crate) fn forget(&self, scope: &Scope, old: &Arc<Token>) {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         // Somebody else may have signed in anew meanwhile.
         if tokens.get(scope).is_some_and(|token| Arc::ptr_eq(token, old)) {
@@ -285,7 +301,7 @@ impl Cloud {
         Token::read(&self.site, secret, &answer.body, self.clock.wall()).ok_or_else(malformed)
     }
 
-    fn url(&self, token: &Token, service: Service) -> Option<String> {
+    pub(crate) fn url(&self, token: &Token, service: Service) -> Option<String> {
         if let Some(url) = self.site.endpoints.get(&service) {
             // Cinder's addresses name the project of the token.
             return Some(url.replace("%(project_id)s", &token.project).trim_end_matches('/').to_owned());
@@ -355,46 +371,57 @@ impl Cloud {
         body: Option<&Value>,
         fault: &(dyn Fn(Cause, String) -> CallFault + Sync),
     ) -> Result<(HeaderMap, Answer), CallFault> {
-        let http = self.http.as_ref().map_err(|why| fault(Cause::Setup, why.clone()))?;
+        let http = self.http().map_err(|why| fault(Cause::Setup, why.to_owned()))?;
         let mut request = http.request(method.clone(), url).headers(headers);
         if let Some(body) = body {
             request = request.header(reqwest::header::CONTENT_TYPE, "application/json").body(body.to_string());
         }
-        let work = exchange(request);
-        match windlass_clock::deadline(&*self.clock, TIMEOUT, work).await {
-            Err(_) => Err(fault(Cause::NoAnswer, format!("none within {} s", TIMEOUT.as_secs()))),
-            Ok(Err((cause, message))) => Err(fault(cause, message)),
-            Ok(Ok((status, headers, bytes))) => {
-                let request_id = ["x-openstack-request-id", "x-compute-request-id"]
-                    .iter()
-                    .find_map(|name| headers.get(*name)?.to_str().ok().map(str::to_owned));
-                // 300 is how a version document with a choice comes.
-                if status.is_success() || status == StatusCode::MULTIPLE_CHOICES {
-                    let body = match bytes.is_empty() {
-                        true => Value::Null,
-                        false => serde_json::from_slice(&bytes).map_err(|error| CallFault {
-                            request_id: request_id.clone(),
-                            ..fault(Cause::Malformed, error.to_string())
-                        })?,
-                    };
-                    return Ok((headers, Answer { status: status.as_u16(), body, request_id }));
-                }
-                let retry_after = retry_after(&headers, self.clock.wall());
-                let message = fault::message(&bytes);
-                Err(CallFault { request_id, retry_after, ..fault(Cause::Status(status.as_u16()), message) })
+        read_answer(&*self.clock, request, TIMEOUT, fault).await
+    }
+}
+
+/// Sends within `limit`, and takes the answer apart.
+pub(crate) async fn read_answer(
+    clock: &dyn windlass_clock::Clock,
+    request: reqwest::RequestBuilder,
+    limit: Duration,
+    fault: &(dyn Fn(Cause, String) -> CallFault + Sync),
+) -> Result<(HeaderMap, Answer), CallFault> {
+    match windlass_clock::deadline(clock, limit, exchange(request)).await {
+        Err(_) => Err(fault(Cause::NoAnswer, format!("none within {} s", limit.as_secs()))),
+        Ok(Err((cause, message))) => Err(fault(cause, message)),
+        Ok(Ok((status, headers, bytes))) => {
+            let request_id = ["x-openstack-request-id", "x-compute-request-id"]
+                .iter()
+                .find_map(|name| headers.get(*name)?.to_str().ok().map(str::to_owned));
+            // 300 is how a version document with a choice comes.
+            if status.is_success() || status == StatusCode::MULTIPLE_CHOICES {
+                let body = match bytes.is_empty() {
+                    true => Value::Null,
+                    false => serde_json::from_slice(&bytes).map_err(|error| CallFault {
+                        request_id: request_id.clone(),
+                        ..fault(Cause::Malformed, error.to_string())
+                    })?,
+                };
+                return Ok((headers, Answer { status: status.as_u16(), body, request_id }));
             }
+            let retry_after = retry_after(&headers, clock.wall());
+            let message = fault::message(&bytes);
+            Err(CallFault { request_id, retry_after, ..fault(Cause::Status(status.as_u16()), message) })
         }
     }
 }
 
+/// What went wrong with a connection.
+pub(crate) fn broken(error: reqwest::Error) -> (Cause, String) {
+    let cause = if error.is_connect() || error.is_builder() { Cause::Unsent } else { Cause::NoAnswer };
+    let mut text = error.without_url().to_string();
+    text.truncate(text.floor_char_boundary(300));
+    (cause, text)
+}
+
 /// Sends, and reads the whole answer.
 async fn exchange(request: reqwest::RequestBuilder) -> Result<(StatusCode, HeaderMap, bytes::Bytes), (Cause, String)> {
-    let broken = |error: reqwest::Error| {
-        let cause = if error.is_connect() || error.is_builder() { Cause::Unsent } else { Cause::NoAnswer };
-        let mut text = error.without_url().to_string();
-        text.truncate(text.floor_char_boundary(300));
-        (cause, text)
-    };
     let mut response = request.send().await.map_err(broken)?;
     let (status, headers) = (response.status(), response.headers().clone());
     let mut body = BytesMut::new();

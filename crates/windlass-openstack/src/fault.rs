@@ -69,9 +69,7 @@ impl CallFault {
     /// Whether a quota is used up: Nova and Neutron say so with 403 or 409, Cinder with 413.
     #[must_use]
     pub fn is_quota(&self) -> bool {
-        matches!(self.cause, Cause::Status(403 | 409 | 413))
-            && self.retry_after.is_none()
-            && self.message.to_ascii_lowercase().contains("quota")
+        matches!(self.cause, Cause::Status(403 | 409 | 413)) && self.message.to_ascii_lowercase().contains("quota")
     }
 
     /// Whether the same call may succeed later by itself.
@@ -79,7 +77,8 @@ impl CallFault {
     pub fn may_pass(&self) -> bool {
         match self.cause {
             Cause::Unsent | Cause::NoAnswer => true,
-            Cause::Status(413) => self.retry_after.is_some(),
+            // The block service says by the same status, with a time to wait, that a limit is reached.
+            Cause::Status(413) => self.retry_after.is_some() && !self.is_quota(),
             Cause::Status(status) => matches!(status, 408 | 425 | 429) || status >= 500,
             Cause::Malformed | Cause::Setup => false,
         }
@@ -149,6 +148,19 @@ mod tests {
         assert_eq!(fault(Cause::Status(409), true).effectless(), Effectless::Surely);
         assert_eq!(fault(Cause::Unsent, true).effectless(), Effectless::Surely);
         assert!(fault(Cause::Status(429), true).may_pass() && !fault(Cause::Status(400), true).may_pass());
+    }
+
+    #[test]
+    fn a_limit_that_is_reached_does_not_pass_by_waiting() {
+        let refused = |message: &str| CallFault {
+            message: message.into(),
+            retry_after: Some(Duration::ZERO),
+            ..fault(Cause::Status(413), true)
+        };
+        let full = refused("VolumeSizeExceedsAvailableQuota: exceeds allowed gigabytes quota.");
+        assert!(full.is_quota() && !full.may_pass());
+        let often = refused("This request was rate-limited.");
+        assert!(!often.is_quota() && often.may_pass());
     }
 
     #[test]

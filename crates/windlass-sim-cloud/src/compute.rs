@@ -63,6 +63,9 @@ impl State {
                 if key.is_empty() {
                     return Err(refuse(400, "'public_key' is a required property"));
                 }
+                if !["ssh-", "ecdsa-"].iter().any(|begin| key.starts_with(begin)) {
+                    return Err(refuse(400, "Keypair data is invalid: failed to generate fingerprint"));
+                }
                 given.insert(
                     "fingerprint".into(),
                     format!(
@@ -80,7 +83,7 @@ impl State {
             }
             ("DELETE", ["os-keypairs", name]) => {
                 self.remove("keypair", name).ok_or_else(|| missing("Keypair", name))?;
-                Ok(Reply::new(202, Value::Null))
+                Ok(Reply::new(204, Value::Null))
             }
             ("GET", ["servers", "detail"] | ["servers"]) => {
                 let all = ask.query.contains_key("all_tenants");
@@ -216,7 +219,12 @@ impl State {
             given.get("metadata").and_then(|metadata| metadata.get("lab_fault")).is_some_and(|fault| fault == "spawn");
         let host = text(&given, "hypervisor_hostname");
         let host = if host.is_empty() { format!("compute-{}1", self.options.name) } else { host };
+        let image = given.get("imageRef").and_then(Value::as_str).filter(|image| !image.is_empty());
+        let booted = devices.iter().zip(&attachments).find(|(device, _)| device["boot_index"] == 0);
+        let root = booted.map_or_else(|| "/dev/sda".into(), |(_, attachment)| attachment["device"].clone());
+        let fault = fails.then(|| json!({ "code": 500, "message": "Exceeded maximum number of retries." }));
         let mut server = json!({
+            "image": image.map_or_else(|| "".into(), |id| json!({ "id": id })), "OS-EXT-SRV-ATTR:root_device_name": root, "fault": fault,
             "id": id, "name": given.get("name"), "tenant_id": ask.project, "user_id": USER, "key_name": given.get("key_name"),
             "metadata": given.get("metadata").cloned().unwrap_or(json!({})), "tags": given.get("tags").cloned().unwrap_or(json!([])),
             "description": given.get("description"), "addresses": addresses, "config_drive": if given.get("config_drive") == Some(&true.into()) { "True" } else { "" },

@@ -90,6 +90,7 @@ impl State {
             { "type": "identity", "endpoints": endpoint(format!("{base}/identity")) },
             { "type": "network", "endpoints": endpoint(format!("{base}/network")) },
             { "type": "compute", "endpoints": endpoint(format!("{base}/compute/v2.1")) },
+            { "type": "image", "endpoints": endpoint(format!("{base}/image")) },
             { "type": "volumev3", "endpoints": endpoint(format!("{base}/volume/v3/{id}")) },
         ]);
         let expires = jiff::Timestamp::from_second(ends).map(|at| at.to_string()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A simulated OpenStack cloud: one HTTP server that speaks as much of Keystone, Neutron, Nova and Cinder as a recovery
+//! A simulated OpenStack cloud: one HTTP server that speaks as much of Keystone, Neutron, Nova, Cinder and Glance as a recovery
 //! touches, with their defaults, their statuses and their refusals.
 //!
 //! * [`SimCloud`] is the server. Its state can be looked at, changed behind everybody's back, and compared.
@@ -9,6 +9,7 @@
 mod compute;
 mod faults;
 mod identity;
+mod image;
 mod network;
 mod oracle;
 mod ports;

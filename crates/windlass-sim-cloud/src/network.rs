@@ -1,5 +1,6 @@
 //! Neutron: networks, subnets, routers, security groups, floating addresses.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
@@ -61,10 +62,14 @@ impl State {
             ("GET", []) => {
                 if kind == "security_group" {
                     self.default_group(&ask.query.get("project_id").unwrap_or(&ask.project).clone());
+                    self.list_rules();
                 }
                 Ok(self.page(kind, &list, ask, &|_| true))
             }
             ("GET", [id]) => {
+                if kind == "security_group" {
+                    self.list_rules();
+                }
                 let value = self.get(kind, id)?;
                 if value["_seen_at"].as_u64().is_some_and(|at| at > ask.now) {
                     return Err(missing(one, id));
@@ -78,6 +83,9 @@ impl State {
                     project => project,
                 };
                 self.default_group(&project);
+                if kind == "security_group" && text(&given, "name") == "default" {
+                    return Err(refuse(409, "Default security group already exists."));
+                }
                 self.within_quota(&project, quota, kind, 409)?;
                 let id = self.id();
                 given.insert("id".into(), id.clone().into());
@@ -94,6 +102,9 @@ impl State {
                     "security_group" => self.new_group(&id, given),
                     "security_group_rule" => self.new_rule(&id, given)?,
                     _ => self.new_floating(&id, given)?,
+                }
+                if kind == "security_group" {
+                    self.list_rules();
                 }
                 let body = json!({ one: shown(self.get(kind, &id)?) });
                 Ok(Reply::made(201, body, kind, &id))
@@ -145,11 +156,16 @@ impl State {
             ));
         }
         given.entry("enable_dhcp").or_insert(true.into());
-        given.entry("gateway_ip").or_insert(address(first + 1, &cidr).into());
+        // Who makes up addresses by itself takes the first one for the gateway.
+        let by_itself = ["slaac", "dhcpv6-stateless"].contains(&text(&given, "ipv6_address_mode").as_str());
+        let usual = if by_itself { first } else { first + 1 };
+        given.entry("gateway_ip").or_insert(address(usual, &cidr).into());
         let gateway = given["gateway_ip"].as_str().and_then(number);
         let usual = || {
             let from = if gateway == Some(first + 1) { first + 2 } else { first + 1 };
-            json!([{ "start": address(from, &cidr), "end": address(last - 1, &cidr) }])
+            // Only with version 4 the last one means everybody.
+            let to = if cidr.contains(':') { last } else { last - 1 };
+            json!([{ "start": address(from, &cidr), "end": address(to, &cidr) }])
         };
         given.entry("allocation_pools").or_insert_with(usual);
         for pool in given["allocation_pools"].as_array().into_iter().flatten() {
@@ -193,15 +209,19 @@ impl State {
             self.put("security_group_rule", &rule, json!({"id": rule, "security_group_id": id, "direction": "egress", "ethertype": ethertype, "protocol": null,
                 "port_range_min": null, "port_range_max": null, "remote_ip_prefix": null, "remote_group_id": null, "description": null, "project_id": project, "tenant_id": project}));
         }
-        self.list_rules(id);
     }
 
-    /// Groups show their rules.
-    fn list_rules(&mut self, group: &str) {
-        let rules: Vec<Value> =
-            self.table("security_group_rule").filter(|rule| rule["security_group_id"] == group).map(shown).collect();
-        if let Ok(found) = self.get_mut("security_group", group) {
-            found["security_group_rules"] = rules.into();
+    /// Groups show their rules: put together when somebody looks, because a group may have thousands.
+    fn list_rules(&mut self) {
+        let mut rules: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        for rule in self.table("security_group_rule") {
+            rules
+                .entry(rule["security_group_id"].as_str().unwrap_or_default().to_owned())
+                .or_default()
+                .push(shown(rule));
+        }
+        for (id, group) in self.tables.entry("security_group").or_default() {
+            group["security_group_rules"] = rules.remove(id).unwrap_or_default().into();
         }
     }
 
@@ -211,14 +231,15 @@ impl State {
         if let Some(remote) = given.get("remote_group_id").and_then(Value::as_str) {
             self.get("security_group", remote)?;
         }
+        // What differs most often first.
         let names = [
-            "direction",
-            "ethertype",
-            "protocol",
             "port_range_min",
             "port_range_max",
             "remote_ip_prefix",
             "remote_group_id",
+            "protocol",
+            "direction",
+            "ethertype",
         ];
         for name in names {
             given.entry(name).or_insert(Value::Null);
@@ -233,7 +254,6 @@ impl State {
             ));
         }
         self.put("security_group_rule", id, Value::Object(given));
-        self.list_rules(&group);
         Ok(())
     }
 
@@ -338,9 +358,6 @@ impl State {
             _ => {}
         }
         self.remove(kind, id);
-        if kind == "security_group_rule" {
-            self.list_rules(value["security_group_id"].as_str().unwrap_or_default());
-        }
         Ok(Reply::new(204, Value::Null))
     }
 
@@ -365,8 +382,14 @@ impl State {
             }
         }
         if ask.method == "DELETE" {
+            let known = self.quotas.keys().any(|(of, _)| of == project);
             self.quotas.retain(|(of, _), _| of != project);
-            return Ok(Reply::new(204, Value::Null));
+            return match ask.path.first().copied() {
+                Some("compute") => Ok(Reply::new(202, Value::Null)),
+                Some("volume") => Ok(Reply::new(200, Value::Null)),
+                _ if known => Ok(Reply::new(204, Value::Null)),
+                _ => Err(refuse(404, format!("Quota for tenant {project} could not be found."))),
+            };
         }
         let set: Map<String, Value> = self
             .quotas

@@ -116,4 +116,12 @@ impl SimCloud {
         state.link(&format!("volume-{id}"), size, content, None);
         id
     }
+
+    /// Lets several servers use a volume, as its type would.
+    pub fn share_volume(&self, id: &str) {
+        if let Ok(volume) = self.state().get_mut("volume", id) {
+            volume["multiattach"] = true.into();
+            volume["volume_type"] = "lab".into();
+        }
+    }
 }

@@ -160,6 +160,21 @@ impl State {
                 if self.get("port", &port_id)?["device_id"] != id {
                     return Err(refuse(404, format!("Router {id} does not have an interface with id {port_id}.")));
                 }
+                let subnet = self.get("port", &port_id)?["fixed_ips"][0]["subnet_id"].as_str().unwrap_or_default();
+                let within = self.get("subnet", subnet).ok().and_then(|subnet| subnet["cidr"].as_str().and_then(range));
+                let routes = self.get("router", id)?["routes"].as_array().cloned().unwrap_or_default();
+                let leads = |route: &Value| {
+                    let hop = route["nexthop"].as_str().and_then(number);
+                    within.zip(hop).is_some_and(|((first, last), hop)| first <= hop && hop <= last)
+                };
+                if routes.iter().any(leads) {
+                    return Err(refuse(
+                        409,
+                        format!(
+                            "Router interface for subnet {subnet} on router {id} cannot be deleted, as it is required by one or more routes."
+                        ),
+                    ));
+                }
                 // The port goes with the interface.
                 self.remove("port", &port_id);
                 Ok(Reply::new(200, json!({ "id": id, "port_id": port_id })))

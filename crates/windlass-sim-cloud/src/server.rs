@@ -147,8 +147,8 @@ async fn answer(
     let (method, path) = (parts.method.as_str().to_owned(), parts.uri.path().to_owned());
     let query = query_of(parts.uri.query().unwrap_or_default());
     let token = parts.headers.get("x-auth-token").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    let body = Limited::new(body, LARGEST).collect().await.map_err(|_| Cut)?.to_bytes();
-    let body: Value = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap_or_default() };
+    let raw = Limited::new(body, LARGEST).collect().await.map_err(|_| Cut)?.to_bytes();
+    let body: Value = if raw.is_empty() { Value::Null } else { serde_json::from_slice(&raw).unwrap_or_default() };
     let wall = clock.wall().as_second();
     let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
 
@@ -183,7 +183,7 @@ async fn answer(
         } else {
             match state.tokens.get(&token).cloned() {
                 Some((project, ends)) if ends > wall => {
-                    let ask = Ask { method: &method, path: parts, query, body: &body, project, now };
+                    let ask = Ask { method: &method, path: parts, query, body: &body, raw, project, now };
                     let outcome = state.dispatch(&ask);
                     if let Ok(Reply { made: Some((kind, id)), .. }) = &outcome {
                         touch(&mut state, kind, id, fault.as_ref(), now);
@@ -224,10 +224,18 @@ fn respond(reply: &Reply, retry_after: Option<u64>) -> Response<Full<Bytes>> {
     if let Some(token) = &reply.token {
         builder = builder.header("x-subject-token", token);
     }
+    // So the block service says that a limit is reached.
+    let retry_after = retry_after.or((reply.status == 413).then_some(0));
     if let Some(seconds) = retry_after {
         builder = builder.header("retry-after", seconds);
     }
-    let body = if reply.body.is_null() { Bytes::new() } else { Bytes::from(reply.body.to_string()) };
+    let body = if let Some(content) = &reply.content {
+        content.clone()
+    } else if reply.body.is_null() {
+        Bytes::new()
+    } else {
+        Bytes::from(reply.body.to_string())
+    };
     let made: Result<_, Infallible> = Ok(builder.body(Full::new(body)).unwrap_or_default());
     let Ok(response) = made;
     response

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::faults::Rule;
@@ -57,15 +58,24 @@ pub(crate) struct Reply {
     pub(crate) token: Option<String>,
     /// Kind and id of what was made.
     pub(crate) made: Option<(&'static str, String)>,
+    /// What is answered instead of a body: the content of an image.
+    pub(crate) content: Option<Bytes>,
 }
 
 impl Reply {
     pub(crate) fn new(status: u16, body: Value) -> Self {
-        Self { status, body, token: None, made: None }
+        Self { status, body, token: None, made: None, content: None }
     }
 
     pub(crate) fn made(status: u16, body: Value, kind: &'static str, id: &str) -> Self {
         Self { made: Some((kind, id.to_owned())), ..Self::new(status, body) }
+    }
+}
+
+impl Reply {
+    /// Bytes that are no JSON.
+    pub(crate) fn content(content: Bytes) -> Self {
+        Self { content: Some(content), ..Self::new(200, Value::Null) }
     }
 }
 
@@ -86,6 +96,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) path: Vec<&'a str>,
     pub(crate) query: BTreeMap<String, String>,
     pub(crate) body: &'a Value,
+    /// The body as it came.
+    pub(crate) raw: Bytes,
     /// The project of the token.
     pub(crate) project: String,
     pub(crate) now: u64,
@@ -111,9 +123,13 @@ pub(crate) struct State {
     pub(crate) granted: BTreeSet<String>,
     pub(crate) quotas: BTreeMap<(String, String), i64>,
     pub(crate) rules: Vec<Rule>,
+    /// Contents of images, by id.
+    pub(crate) contents: BTreeMap<String, Bytes>,
     pub(crate) calls: Vec<String>,
     pub(crate) changes: usize,
     count: u64,
+    /// What time moves on: kind and id. A look at everything with each call would make large clouds slow.
+    moving: BTreeSet<(&'static str, String)>,
 }
 
 /// The id of the one user.
@@ -132,9 +148,11 @@ impl State {
             granted: BTreeSet::new(),
             quotas: BTreeMap::new(),
             rules: Vec::new(),
+            contents: BTreeMap::new(),
             calls: Vec::new(),
             changes: 0,
             count: 0,
+            moving: BTreeSet::new(),
         };
         let home = "project-admin".to_owned();
         state.granted.insert(home.clone());
@@ -144,6 +162,12 @@ impl State {
         let (net, sub) = (state.id(), state.id());
         state.put("network", &net, json!({"id": net, "name": "public", "description": "", "project_id": "project-admin", "tenant_id": "project-admin",
             "admin_state_up": true, "status": "ACTIVE", "mtu": 1500, "shared": true, "router:external": true, "subnets": [sub], "port_security_enabled": true}));
+        let image = state.id();
+        state.put("image", &image, json!({"id": image, "name": "lab-tiny", "owner": "project-admin", "visibility": "public", "min_disk": 0, "min_ram": 0,
+            "disk_format": "raw", "container_format": "bare", "protected": false, "tags": []}));
+        let mut content = format!("tiny disk of site {}\n", state.options.name).into_bytes();
+        content.resize(1 << 20, 0);
+        state.fill_image(&image, content.into());
         state.put("subnet", &sub, json!({"id": sub, "name": "public", "description": "", "network_id": net, "project_id": "project-admin", "tenant_id": "project-admin",
             "cidr": format!("{external}.0/24"), "ip_version": 4, "enable_dhcp": false, "gateway_ip": format!("{external}.1"),
             "allocation_pools": [{"start": format!("{external}.2"), "end": format!("{external}.254")}], "dns_nameservers": [], "host_routes": []}));
@@ -171,6 +195,9 @@ impl State {
     }
 
     pub(crate) fn put(&mut self, kind: &'static str, id: &str, value: Value) {
+        if value.get("_until").is_some() {
+            self.moving.insert((kind, id.to_owned()));
+        }
         self.tables.entry(kind).or_default().insert(id.to_owned(), value);
     }
 
@@ -180,20 +207,20 @@ impl State {
 
     /// Moves on what time moves on.
     pub(crate) fn advance(&mut self, now: u64) {
-        for (kind, table) in &mut self.tables {
-            if !matches!(*kind, "server" | "volume" | "snapshot") {
-                continue;
+        let tables = &mut self.tables;
+        self.moving.retain(|(kind, id)| {
+            let Some(value) = tables.get_mut(kind).and_then(|table| table.get_mut(id)) else { return false };
+            let Some(until) = value["_until"].as_u64() else { return false };
+            if until > now {
+                return true;
             }
-            for value in table.values_mut() {
-                if value["_until"].as_u64().is_some_and(|until| until <= now) {
-                    value["status"] = value["_then"].clone();
-                    if let Some(map) = value.as_object_mut() {
-                        map.remove("_until");
-                        map.remove("_then");
-                    }
-                }
+            value["status"] = value["_then"].clone();
+            if let Some(map) = value.as_object_mut() {
+                map.remove("_until");
+                map.remove("_then");
             }
-        }
+            false
+        });
     }
 
     /// Lets `value` have `status` until it is ready.
@@ -212,9 +239,12 @@ impl State {
         status: u16,
     ) -> Result<(), Reply> {
         let limit = self.quotas.get(&(project.to_owned(), resource.to_owned())).copied().unwrap_or(-1);
+        if limit < 0 {
+            return Ok(());
+        }
         let used =
             self.table(kind).filter(|value| value["project_id"] == project || value["tenant_id"] == project).count();
-        if limit >= 0 && i64::try_from(used).unwrap_or(i64::MAX) >= limit {
+        if i64::try_from(used).unwrap_or(i64::MAX) >= limit {
             return Err(refuse(status, format!("Quota exceeded for resources: ['{resource}'].")));
         }
         Ok(())
@@ -227,6 +257,7 @@ impl State {
             Some("network") => self.network(ask),
             Some("compute") => self.compute(ask),
             Some("volume") => self.volume(ask),
+            Some("image") => self.image(ask),
             _ => Err(refuse(404, "there is no such service")),
         }
     }
@@ -245,6 +276,7 @@ impl State {
             "tenant_id",
             "metadata",
             "is_public",
+            "visibility",
         ];
         let fits = |value: &&Value| {
             let project = ask.query.get("project_id").or_else(|| ask.query.get("tenant_id"));
@@ -281,6 +313,7 @@ impl State {
             query.push(format!("marker={}", id(last)));
             let href = format!("http://sim/{}?{}", ask.path.join("/"), query.join("&"));
             body[format!("{name}_links")] = json!([{ "rel": "next", "href": href }]);
+            body["next"] = href.into();
         }
         Reply::new(200, body)
     }

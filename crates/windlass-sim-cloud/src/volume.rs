@@ -51,6 +51,14 @@ impl State {
                 Ok(self.page("snapshot", "snapshots", ask, &|value| all || value["project_id"] == ask.project.as_str()))
             }
             ("POST", ["snapshots"]) => self.new_snapshot(ask),
+            ("POST", ["snapshots", id, "action"]) => {
+                if ask.body.get("os-unmanage").is_none() {
+                    return Err(refuse(400, "There is no such action"));
+                }
+                // What is below stays.
+                self.remove("snapshot", id).ok_or_else(|| missing("Snapshot", id))?;
+                Ok(Reply::new(202, Value::Null))
+            }
             ("GET", ["snapshots", id]) => Ok(Reply::new(200, json!({ "snapshot": shown(self.get("snapshot", id)?) }))),
             ("DELETE", ["snapshots", id]) => {
                 self.remove("snapshot", id).ok_or_else(|| missing("Snapshot", id))?;
@@ -71,7 +79,14 @@ impl State {
                     json!({ "pools": [{ "name": name, "capabilities": { "free_capacity_gb": 100_000, "total_capacity_gb": 200_000 } }] }),
                 ))
             }
-            ("GET", ["types"]) => Ok(Reply::new(200, json!({ "volume_types": [{ "id": "type-lab", "name": "lab" }] }))),
+            ("GET", ["types"]) => {
+                let mut types = vec![
+                    json!({ "id": "type-default", "name": "__DEFAULT__" }),
+                    json!({ "id": "type-lab", "name": "lab" }),
+                ];
+                types.retain(|one| ask.query.get("name").is_none_or(|name| one["name"] == name.as_str()));
+                Ok(Reply::new(200, json!({ "volume_types": types })))
+            }
             (_, ["os-quota-sets", project]) => self.quota(ask, project, "quota_set"),
             _ => self.volume_moves(ask),
         }
@@ -80,8 +95,9 @@ impl State {
     pub(crate) fn fresh_volume(&mut self, id: &str, given: &Map<String, Value>, project: &str, size: u64) -> Value {
         json!({
             "id": id, "name": given.get("name").cloned().unwrap_or(Value::Null), "description": given.get("description").cloned().unwrap_or(Value::Null),
-            "size": size, "metadata": given.get("metadata").cloned().unwrap_or(json!({})), "bootable": "false", "multiattach": given.get("multiattach") == Some(&true.into()),
-            "volume_type": given.get("volume_type").cloned().unwrap_or("lab".into()), "attachments": [],
+            "size": size, "metadata": given.get("metadata").cloned().unwrap_or(json!({})), "bootable": "false",
+            "multiattach": given.get("volume_type") == Some(&"lab".into()),
+            "volume_type": given.get("volume_type").cloned().unwrap_or("__DEFAULT__".into()), "attachments": [],
             "os-vol-tenant-attr:tenant_id": project, "os-vol-host-attr:host": format!("storage-{}@lab#lab", self.options.name), "created_at": "2026-01-01T00:00:00.000000",
         })
     }
@@ -90,9 +106,24 @@ impl State {
         let given = ask.given("volume")?;
         let (mut size, mut content, mut bootable) =
             (given.get("size").and_then(Value::as_u64).unwrap_or(0), String::from("empty"), "false".to_owned());
+        if given.get("multiattach") == Some(&true.into()) {
+            return Err(refuse(400, "multiattach parameter has been removed. Use a multiattach enabled volume type."));
+        }
+        if given.get("size").and_then(Value::as_u64) == Some(0) {
+            return Err(refuse(
+                400,
+                "Invalid input for field/attribute size. Value: 0. 0 is less than the minimum of 1",
+            ));
+        }
+        let wanted = text(&given, "volume_type");
+        if !["", "lab", "__DEFAULT__"].contains(&wanted.as_str()) {
+            return Err(refuse(404, format!("Volume type with name {wanted} could not be found.")));
+        }
         let snapshot = text(&given, "snapshot_id");
         let source = text(&given, "source_volid");
         let mut from = None;
+        // Without a type of its own a volume has that of what it comes from.
+        let mut like = None;
         if !snapshot.is_empty() {
             let found = self.get("snapshot", &snapshot)?;
             if found["status"] != "available" {
@@ -104,11 +135,13 @@ impl State {
                 .get("volume", of)
                 .map(|volume| volume["bootable"].as_str().unwrap_or("false").to_owned())
                 .unwrap_or(bootable);
+            like = self.get("volume", of).ok().cloned();
             from = Some(format!("snapshot-{snapshot}"));
         } else if !source.is_empty() {
             let found = self.get("volume", &source)?;
             size = size.max(found["size"].as_u64().unwrap_or(1));
             bootable = found["bootable"].as_str().unwrap_or("false").to_owned();
+            like = Some(found.clone());
             from = Some(format!("volume-{source}"));
         }
         if let Some(from) = &from {
@@ -128,6 +161,10 @@ impl State {
         }
         let id = self.id();
         let mut volume = self.fresh_volume(&id, &given, &ask.project, size);
+        if let Some(like) = like.filter(|_| wanted.is_empty()) {
+            volume["volume_type"] = like["volume_type"].clone();
+            volume["multiattach"] = like["multiattach"].clone();
+        }
         volume["bootable"] = bootable.into();
         volume["snapshot_id"] = given.get("snapshot_id").cloned().unwrap_or(Value::Null);
         self.becoming(&mut volume, "creating", "available", ask.now);
@@ -186,7 +223,8 @@ impl State {
             }
             _ => return Err(refuse(400, format!("There is no such action: {action}"))),
         }
-        Ok(Reply::new(202, Value::Null))
+        let status = if action == "os-set_bootable" { 200 } else { 202 };
+        Ok(Reply::new(status, Value::Null))
     }
 
     /// What stands for the content of an image.

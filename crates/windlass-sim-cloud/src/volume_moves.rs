@@ -50,6 +50,25 @@ impl State {
                 self.put("volume", &id, volume);
                 Ok(Reply::made(202, body, "volume", &id))
             }
+            ("POST", ["manageable_snapshots"]) => {
+                let given = ask.given("snapshot")?;
+                let of = text(&given, "volume_id");
+                let size = self.get("volume", &of)?["size"].clone();
+                let project = self.get("volume", &of)?["os-vol-tenant-attr:tenant_id"].clone();
+                let source =
+                    given.get("ref").and_then(|found| found["source-name"].as_str()).unwrap_or_default().to_owned();
+                if !self.images().iter().any(|(name, _)| *name == source) {
+                    return Err(refuse(400, format!("Snapshot {source} could not be found on the storage.")));
+                }
+                let id = self.id();
+                let mut snapshot = json!({ "id": id, "name": given.get("name"), "description": given.get("description"), "volume_id": of, "size": size,
+                    "metadata": given.get("metadata").cloned().unwrap_or(json!({})), "project_id": project });
+                self.becoming(&mut snapshot, "creating", "available", ask.now);
+                self.rename(&source, &format!("snapshot-{id}"));
+                let body = json!({ "snapshot": shown(&snapshot) });
+                self.put("snapshot", &id, snapshot);
+                Ok(Reply::made(202, body, "snapshot", &id))
+            }
             ("GET", ["volume-transfers"] | ["volume-transfers", "detail"]) => {
                 Ok(self.page("transfer", "transfers", ask, &|_| true))
             }
@@ -65,7 +84,7 @@ impl State {
                     return Err(refuse(400, "Invalid volume: status must be available"));
                 }
                 volume["status"] = "awaiting-transfer".into();
-                let key = format!("key-{id}");
+                let key = self.id();
                 self.put("transfer", &id, json!({ "id": id, "name": given.get("name"), "volume_id": of, "_key": key }));
                 Ok(Reply::made(
                     202,

@@ -69,7 +69,11 @@ pub(super) async fn cloud(app: &App, args: &CloudArgs) -> anyhow::Result<Exit> {
         let metadata = json!({ "windlass_replica_of": text("id") });
         let size = volume["size_gib"].as_u64().unwrap_or(1);
         let name = format!("replica of {}", text("name"));
-        replicas.push(cloud.plant_volume(&name, size, text("id"), volume["bootable"] == true, &metadata));
+        let id = cloud.plant_volume(&name, size, text("id"), volume["bootable"] == true, &metadata);
+        if volume["multiattach"] == true {
+            cloud.share_volume(&id);
+        }
+        replicas.push(id);
     }
     let document = json!({ "name": args.name, "auth_url": cloud.auth_url(), "replicas": replicas });
     app.output.result(&document, || {
