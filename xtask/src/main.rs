@@ -13,6 +13,7 @@ mod ci;
 mod deny;
 mod etcd;
 mod go;
+mod openstack;
 mod parts;
 mod readme;
 mod run;
@@ -34,8 +35,11 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs the tests of the whole workspace
+    /// Runs the tests of the whole workspace, or with `--openstack` those that need a cloud
     Test {
+        /// Starts the lab of real OpenStack services in lab/openstack, runs the tests that need it, and stops it
+        #[arg(long)]
+        openstack: bool,
         /// What is handed to `cargo test`: `-p CRATE`, a part of a name, `-- --nocapture`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
@@ -85,7 +89,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Test { arguments } => tests_run::run(&arguments),
+        Command::Test { openstack: true, arguments } => openstack::test(&arguments),
+        Command::Test { openstack: false, arguments } => tests_run::run(&arguments),
         Command::Ci { advisories } => ci::run(advisories),
         Command::Tidy => tidy::run(),
         Command::Deny { advisories } => deny::run(advisories),

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: all tests, with one line at the end that says how many.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -49,8 +49,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         command.env(chromium::VARIABLE, chromium::program()?);
     }
     // After a failure the other programs still run: one run says all that is wrong.
-    command.arg("--no-fail-fast").args(arguments).stdout(Stdio::piped());
-    let text = run::shown(&command);
+    command.arg("--no-fail-fast").args(arguments);
+    tallied(&mut command)
+}
+
+/// Runs a `cargo test` and says at the end how many tests there were.
+pub(crate) fn tallied(command: &mut Command) -> Result<()> {
+    command.stdout(Stdio::piped());
+    let text = run::shown(command);
     eprintln!("     $ {text}");
     let mut child = command.spawn().with_context(|| format!("start `{text}`"))?;
     let output = child.stdout.take().context("the tests have no output to read")?;
