@@ -235,7 +235,7 @@ impl Spread {
             .copied()
             .filter(|place| !fleet[*place].drain && holds(work, *place, wish.file))
             .collect();
-        let crowd = |place: NodeIx| crowding(fleet, place, staying.iter().copied());
+        let crowd = |place: NodeIx| crowding(fleet, place, &staying);
         // The node that stands apart but is busy is soon free: the copy does not go to a crowd meanwhile.
         let busy = self.busy.iter().filter(|place| !holds(work, **place, wish.file)).map(|place| crowd(*place)).min();
         let mut crowds: Vec<u64> = self.destinations.iter().map(|node| crowd(node.place)).collect();

@@ -31,7 +31,7 @@ pub(super) fn delete(work: &mut Work<'_>) {
             let order = |at: &usize| {
                 let (place, member) = (rest[*at], &fleet[rest[*at]]);
                 let claimed = world.catalogue.claimed(file, member.ip);
-                let crowd = crowding(fleet, place, stay.iter().copied());
+                let crowd = crowding(fleet, place, stay);
                 (!world.is_closed(place), member.drain, crowd, !claimed, std::cmp::Reverse(place))
             };
             let best = (0..rest.len()).min_by_key(order).unwrap_or(0);

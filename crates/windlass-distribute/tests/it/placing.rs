@@ -20,7 +20,7 @@ fn world(settings: Settings, racks: &[&str], held: &[&[&str]], ranked: &[&str]) 
     let addrs: Vec<String> = (1..=held.len()).map(|n| format!("10.0.0.{n}:1")).collect();
     let mut settings = settings;
     for (addr, rack) in addrs.iter().zip(racks) {
-        let traits = settings.servers.entry(addr.clone()).or_insert_with(Traits::default);
+        let traits = settings.servers.entry(addr.clone()).or_default();
         traits.labels.insert("rack".to_owned(), (*rack).to_owned());
     }
     let fleet = Fleet::new(&[SOURCE.to_owned()], &addrs, &settings).unwrap();
@@ -197,9 +197,7 @@ fn nothing_is_changed_on_a_node_in_its_maintenance_hours_and_its_files_are_not_l
     let told = decided(&world).alarms;
     assert!(told.iter().any(|line| line.contains("maintenance hours")), "{told:?}");
     world.now += 3600;
-    for place in [alone] {
-        world.listed(place, Ok(Listing::with_sizes(vec![(id(&world, "B"), 10)])));
-    }
+    world.listed(alone, Ok(Listing::with_sizes(vec![(id(&world, "B"), 10)])));
     assert_ne!(why(&world, "A"), Some(Passed::PossiblyHeld), "afterwards it counts as lost");
 }
 
