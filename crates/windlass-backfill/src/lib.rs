@@ -12,9 +12,75 @@
 
 #![deny(missing_docs)]
 
+mod figures;
+pub mod ingest;
 mod kind;
+mod memory;
+mod shard;
 mod spec;
+mod standing;
+mod summary;
 mod tasks;
+mod watch;
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use windlass_model::JobId;
+use windlass_table::run::Order;
+
+pub use figures::Figures;
 pub use kind::BackfillKind;
-pub use spec::{Action, BackfillSpec};
+pub use memory::{Memory, Share};
+pub use spec::{Action, BackfillSpec, Keep};
+
+/// What all jobs of this kind in a process share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) figures: Arc<Figures>,
+    pub(crate) keepers: standing::Keepers,
+    memory: Memory,
+    /// Of jobs that say themselves how much they may have.
+    own: Mutex<HashMap<JobId, Memory>>,
+}
+
+/// Jobs with memory of their own that are remembered at a time.
+const OWN: usize = 64;
+
+impl Shared {
+    fn new(figures: Arc<Figures>) -> Self {
+        let memory = Memory::new(memory::DEFAULT, figures.clone());
+        Self { figures, keepers: standing::Keepers::default(), memory, own: Mutex::default() }
+    }
+
+    /// The memory that a job's tasks share in this process.
+    pub(crate) fn memory(&self, job: JobId, limit: Option<u64>) -> Memory {
+        let Some(limit) = limit else { return self.memory.clone() };
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        if own.len() >= OWN && !own.contains_key(&job) {
+            own.retain(|_, memory| memory.is_held());
+        }
+        own.entry(job).or_insert_with(|| Memory::new(limit, self.figures.clone())).clone()
+    }
+}
+
+/// Memory for what reads and writes a batch at a time.
+const BASE: u64 = 64 << 20;
+
+/// Memory that planning may need: it sorts a bounded part of the log at a time.
+pub(crate) fn plan_needs(_: &Order) -> u64 {
+    BASE
+}
+
+/// Memory that merging a day may need, by the size of its rows to merge: it holds them, what they hit, and a batch of
+/// each file.
+pub(crate) fn merge_needs(patch_bytes: u64) -> u64 {
+    BASE + 4 * patch_bytes
+}
+
+/// Memory that this process has, as far as its system says.
+pub(crate) fn resident() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
+}

@@ -1,7 +1,9 @@
 //! The tasks of a run.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -12,11 +14,13 @@ use windlass_engine::kind::{Finished, TaskType};
 use windlass_model::effect::{EffectEvent, EffectState};
 use windlass_model::plan::TaskSpec;
 use windlass_model::{ErrorClass, Failure};
-use windlass_table::delta::Add;
-use windlass_table::run::{self, Around, Order};
+use windlass_table::late::{self, LATENESS};
+use windlass_table::run::{self, Around, Object, Order};
 use windlass_table::{Day, Table, TableError};
 
+use crate::memory::Memory;
 use crate::spec::{Action, BackfillSpec};
+use crate::{Shared, merge_needs, plan_needs, resident};
 
 /// The task that looks what waits.
 pub(crate) const PLAN: &str = "backfill.plan";
@@ -28,23 +32,30 @@ pub(crate) const COMMIT: &str = "backfill.commit";
 pub(crate) const TRIM: &str = "backfill.trim";
 
 /// Runs that one job makes when others change the table all the time.
-const MOST_REPLANS: u64 = 20;
+pub(crate) const MOST_REPLANS: u64 = 20;
 
-pub(crate) struct PlanTask;
-pub(crate) struct MergeTask;
-pub(crate) struct CommitTask;
-pub(crate) struct TrimTask;
+pub(crate) struct PlanTask(pub(crate) Arc<Shared>);
+pub(crate) struct MergeTask(pub(crate) Arc<Shared>);
+pub(crate) struct CommitTask(pub(crate) Arc<Shared>);
+pub(crate) struct TrimTask(pub(crate) Arc<Shared>);
 
 /// What a task works with.
-struct Work {
-    spec: BackfillSpec,
-    table: Table,
-    around: Around,
+pub(crate) struct Work {
+    pub(crate) spec: BackfillSpec,
+    pub(crate) table: Table,
+    pub(crate) shard: u32,
+    pub(crate) around: Around,
+    pub(crate) memory: Memory,
+    shared: Arc<Shared>,
+    begun: Duration,
 }
 
 impl Work {
-    fn of(cx: &TaskContext) -> Result<Self, Failure> {
+    pub(crate) fn of(cx: &TaskContext, shared: &Arc<Shared>) -> Result<Self, Failure> {
         let spec = BackfillSpec::parse(cx.job_spec())?;
+        // Tasks of standing jobs say themselves which log they are for.
+        let home = cx.input().get("table").and_then(Value::as_str).map_or_else(|| spec.home(), PathBuf::from);
+        let shard = cx.input().get("shard").and_then(Value::as_u64).and_then(|shard| u32::try_from(shard).ok());
         let context = Context {
             clock: cx.clock().clone(),
             entropy: cx.entropy().clone(),
@@ -52,11 +63,29 @@ impl Work {
             settings: Settings::default(),
             observer: None,
         };
-        let table = Table::open(&spec.home(), &context).map_err(|error| failure(&error))?;
+        let table = Table::open(&home, &context).map_err(|error| failure(&error))?;
         let mut around = Around::new(cx.clock().clone(), cx.entropy().clone(), cx.work_dir().clone());
         let cancelled = cx.cancelled().clone();
         around.go_on = Arc::new(move || if cancelled.is_cancelled() { Err(TableError::Cancelled) } else { Ok(()) });
-        Ok(Self { spec, table, around })
+        let memory = shared.memory(cx.job(), spec.memory.map(|size| size.0));
+        let (shard, begun) = (shard.unwrap_or(spec.shard), cx.clock().monotonic());
+        Ok(Self { spec, table, shard, around, memory, shared: shared.clone(), begun })
+    }
+
+    /// Counts the time of a stage that has ended, and says how long it took and how much memory the process has.
+    fn ended(&self, cx: &TaskContext, stage: &'static str, output: &mut Value) {
+        let took = cx.clock().monotonic().saturating_sub(self.begun);
+        self.shared.figures.stage(&self.table.descriptor().name, self.shard, stage, took.as_secs_f64());
+        output["ms"] = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).into();
+        output["resident_bytes"] = resident().unwrap_or(0).into();
+    }
+
+    /// Up to when to archive now, in seconds since 1970.
+    pub(crate) async fn archive_to(&self, cx: &TaskContext) -> Result<i64, Failure> {
+        let snapshot = self.table.snapshot().await.map_err(|error| failure(&error))?;
+        let definition = snapshot.definition().map_err(|error| failure(&error))?;
+        let delay = self.spec.delay.map_or(definition.delay_seconds, |delay| delay.0.as_secs());
+        Ok(cx.clock().wall().as_second().saturating_sub_unsigned(delay))
     }
 
     fn run(cx: &TaskContext) -> Result<String, Failure> {
@@ -103,15 +132,21 @@ impl TaskType for PlanTask {
     }
 
     async fn run(&self, cx: &TaskContext) -> Result<Finished, Failure> {
-        let work = Work::of(cx)?;
+        let work = Work::of(cx, &self.0)?;
         let round = round(cx);
+        // Who looks for a preview, or for the first time, also says how late the rows are.
+        let waits = if round == 0 { Some(late::waiting(&work.table, work.shard, &work.around).await) } else { None };
+        let waits = waits.transpose().map_err(|error| failure(&error))?;
         let order = Order {
             run: format!("{}-{round}", cx.job()).to_lowercase(),
-            shard: work.spec.shard,
+            shard: work.shard,
             archive_to: archive_to(&work, cx).await?,
             most_bytes: work.spec.most_bytes(),
         };
-        let planned = run::plan(&work.table, &order, &work.around).await.map_err(|error| failure(&error))?;
+        let planned = {
+            let _share = work.memory.share(plan_needs(&order)).await;
+            run::plan(&work.table, &order, &work.around).await.map_err(|error| failure(&error))?
+        };
         let Some(plan) = planned else {
             return Ok(Finished::with(json!({ "round": round, "nothing": true })));
         };
@@ -121,7 +156,7 @@ impl TaskType for PlanTask {
             .take(400)
             .map(|day| json!({ "day": day.day, "rows": day.rows, "bytes": day.bytes, "files": day.base.len() }))
             .collect();
-        let output = json!({
+        let mut output = json!({
             "round": round,
             "run": plan.run,
             "rows": plan.counts,
@@ -133,6 +168,11 @@ impl TaskType for PlanTask {
             "log_bytes": plan.log_bytes,
             "more": plan.more,
         });
+        if let Some(waits) = waits {
+            let bounds: Vec<Option<i64>> = LATENESS.iter().map(|bound| (*bound < i64::MAX).then_some(*bound)).collect();
+            output["lateness"] = json!({ "below_seconds": bounds, "rows": waits.lateness });
+        }
+        work.ended(cx, "plan", &mut output);
         let mut commit = cx
             .new_task(COMMIT, format!("round-{round:04}"))
             .input(json!({ "run": plan.run, "round": round, "replans": replans(cx), "more": plan.more }))
@@ -160,10 +200,7 @@ async fn archive_to(work: &Work, cx: &TaskContext) -> Result<Option<i64>, Failur
     if let Some(cutoff) = work.spec.cutoff {
         return Ok(Some(cutoff));
     }
-    let snapshot = work.table.snapshot().await.map_err(|error| failure(&error))?;
-    let definition = snapshot.definition().map_err(|error| failure(&error))?;
-    let delay = work.spec.delay.map_or(definition.delay_seconds, |delay| delay.0.as_secs());
-    Ok(Some(cx.clock().wall().as_second().saturating_sub_unsigned(delay)))
+    work.archive_to(cx).await.map(Some)
 }
 
 #[async_trait]
@@ -173,7 +210,7 @@ impl TaskType for MergeTask {
     }
 
     async fn run(&self, cx: &TaskContext) -> Result<Finished, Failure> {
-        let work = Work::of(cx)?;
+        let mut work = Work::of(cx, &self.0)?;
         let run = Work::run(cx)?;
         let day = cx.input().get("day").and_then(|day| serde_json::from_value::<Day>(day.clone()).ok());
         let day =
@@ -197,18 +234,22 @@ impl TaskType for MergeTask {
                 cx.intend(intents.collect()).await.map(drop).map_err(|_| TableError::Cancelled)
             }
         };
+        let patch = plan.days.iter().find(|planned| planned.day == day).map_or(0, |planned| planned.bytes);
+        let _share = work.memory.share(merge_needs(patch)).await;
+        // Waiting for others is no part of it.
+        work.begun = cx.clock().monotonic();
         let merging = run::merge_day(&work.table, &plan, day, &work.around, announce);
         let result = cx.outside("merge", merging).await?.map_err(|error| failure(&error))?;
-        let receipt = |add: &Add| Some(json!({ "key": add.path, "bytes": add.size }));
+        let receipt = |object: &Object| Some(json!({ "key": object.key, "bytes": object.bytes }));
         if announced.load(Ordering::Relaxed) {
-            for (n, add) in result.adds.iter().enumerate() {
-                cx.settle(number(n), EffectEvent::Made { external_id: None, receipt: receipt(add) }).await?;
+            for (n, object) in result.objects.iter().enumerate() {
+                cx.settle(number(n), EffectEvent::Made { external_id: None, receipt: receipt(object) }).await?;
             }
         }
         // What earlier attempts were about to make is part of the result, or nobody's.
         for effect in cx.effects().iter().filter(|effect| effect.state == EffectState::Intended) {
-            let event = match result.adds.iter().find(|add| add.path == effect.key) {
-                Some(add) => EffectEvent::Made { external_id: None, receipt: receipt(add) },
+            let event = match result.objects.iter().find(|object| object.key == effect.key) {
+                Some(object) => EffectEvent::Made { external_id: None, receipt: receipt(object) },
                 None => {
                     work.table.store().delete(&effect.key).await.map_err(|error| failure(&error.into()))?;
                     EffectEvent::Gone
@@ -216,14 +257,16 @@ impl TaskType for MergeTask {
             };
             cx.settle(effect.n, event).await?;
         }
-        Ok(Finished::with(json!({
+        let mut output = json!({
             "day": result.day,
             "keys": result.effects,
-            "rewritten": !result.adds.is_empty() || !result.removes.is_empty(),
-            "files": result.adds.len(),
+            "rewritten": result.changes(),
+            "files": result.objects.len(),
             "bytes_read": result.bytes_read,
-            "bytes_written": result.adds.iter().map(|add| add.size).sum::<i64>(),
-        })))
+            "bytes_written": result.bytes_written(),
+        });
+        work.ended(cx, "merge", &mut output);
+        Ok(Finished::with(output))
     }
 
     async fn undo(&self, _: &TaskContext) -> Result<Finished, Failure> {
@@ -239,7 +282,7 @@ impl TaskType for CommitTask {
     }
 
     async fn run(&self, cx: &TaskContext) -> Result<Finished, Failure> {
-        let work = Work::of(cx)?;
+        let work = Work::of(cx, &self.0)?;
         let run = Work::run(cx)?;
         let plan = run::load_plan(&work.table, &run).await.map_err(|error| failure(&error))?;
         let intent = Intent {
@@ -261,6 +304,12 @@ impl TaskType for CommitTask {
         };
         cx.settle(0, event).await?;
         let (round, replans) = (round(cx), replans(cx));
+        let (name, figures) = (&work.table.descriptor().name, &self.0.figures);
+        match (&done.replan, done.already) {
+            (Some(_), _) => figures.ended(name, work.shard, "conflict"),
+            (None, true) => figures.ended(name, work.shard, "already"),
+            (None, false) => figures.committed(name, work.shard, &done.metrics),
+        }
         if let Some(why) = &done.replan {
             cx.warn(
                 "conflict",
@@ -286,13 +335,14 @@ impl TaskType for CommitTask {
                 "next": next,
             }))
             .requires(cx.spec().id);
-        let output = json!({
+        let mut output = json!({
             "round": round,
             "committed_version": done.committed_version,
             "already": done.already,
             "replan": done.replan,
             "metrics": small(done.metrics),
         });
+        work.ended(cx, "commit", &mut output);
         Ok(Finished { output, add: vec![trim] })
     }
 
@@ -324,7 +374,7 @@ impl TaskType for TrimTask {
     }
 
     async fn run(&self, cx: &TaskContext) -> Result<Finished, Failure> {
-        let work = Work::of(cx)?;
+        let work = Work::of(cx, &self.0)?;
         let run = Work::run(cx)?;
         let intent = Intent {
             n: 0,
@@ -334,7 +384,7 @@ impl TaskType for TrimTask {
             parameters: json!({ "run": run }),
         };
         cx.intend(vec![intent]).await?;
-        let cleaning = run::clean(&work.table, &run, work.spec.shard, &work.around);
+        let cleaning = run::clean(&work.table, &run, work.shard, &work.around);
         let trimmed = cx.outside("trim", cleaning).await?.map_err(|error| failure(&error))?;
         cx.settle(0, EffectEvent::Made { external_id: None, receipt: None }).await?;
         // Reading the table becomes quicker by it, and nothing else.
@@ -343,7 +393,10 @@ impl TaskType for TrimTask {
         }
         let next = cx.input().get("next").and_then(Value::as_bool).unwrap_or(false);
         let add = if next { vec![plan_task(cx, round(cx) + 1, replans(cx))] } else { Vec::new() };
-        Ok(Finished { output: json!({ "log": trimmed.log, "deleted_outputs": trimmed.deleted_outputs }), add })
+        self.0.figures.log(&work.table.descriptor().name, work.shard, trimmed.log.segments, trimmed.log.bytes);
+        let mut output = json!({ "log": trimmed.log, "deleted_outputs": trimmed.deleted_outputs });
+        work.ended(cx, "trim", &mut output);
+        Ok(Finished { output, add })
     }
 
     async fn undo(&self, _: &TaskContext) -> Result<Finished, Failure> {

@@ -17,7 +17,7 @@ pub(crate) fn all(dag: DagConfig) -> Kinds {
         .with(RebalanceKind::new())
         .with(DagKind::new(dag))
         .with(GocacheKind)
-        .with(BackfillKind)
+        .with(BackfillKind::default())
         .with(recover)
         .with(DistributeKind::new())
 }

@@ -3,6 +3,11 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests say where they break, and print their tables")]
 
+mod ingest;
+mod standing;
+mod troubles;
+mod world;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Cursor;
@@ -110,7 +115,7 @@ async fn case(max_run: Option<&'static str>) -> Case {
     };
     Case {
         clock: SystemClock::real(),
-        kinds: Kinds::new().with(BackfillKind),
+        kinds: Kinds::new().with(BackfillKind::default()),
         request,
         others: Vec::new(),
         reversed: false,
