@@ -1,6 +1,5 @@
 //! Calls to the agent of a node, of either wire.
 
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -14,7 +13,8 @@ use windlass_distribute::wire::agent::{
 };
 use windlass_model::Failure;
 
-use crate::spec::{DistributeSpec, Wire};
+use crate::client::{self, tls_fault};
+use crate::spec::{DistributeSpec, Tls, Wire};
 
 /// Most bytes of an answer that are kept; a listing of 10^6 names has about 40 MB.
 const LONGEST_ANSWER: usize = 256 << 20;
@@ -22,26 +22,6 @@ const LONGEST_ANSWER: usize = 256 << 20;
 const SHORT_ANSWER: usize = 4 << 20;
 /// Files of an inventory that are asked for at once.
 const PAGE: usize = 20_000;
-/// How long a connection may take.
-const CONNECT: Duration = Duration::from_secs(2);
-/// How long a connection is kept for the next call; old agents close theirs later.
-const IDLE: Duration = Duration::from_secs(4);
-
-/// One client for the process: connections to a node are used again.
-static CLIENT: LazyLock<Result<reqwest::Client, String>> = LazyLock::new(|| {
-    windlass_blob::install_crypto_provider();
-    reqwest::Client::builder()
-        .user_agent(concat!("windlass/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT)
-        .pool_idle_timeout(IDLE)
-        .pool_max_idle_per_host(2)
-        // An answer must not lead elsewhere: a delete that is led to a cleaned path reaches another file.
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .no_proxy()
-        .build()
-        .map_err(|error| error.to_string())
-});
 
 /// Why a call came to nothing.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -52,6 +32,9 @@ pub(crate) enum CallFault {
     /// The connection failed.
     #[error("{0}")]
     Broken(String),
+    /// Who answered is not who should, or does not speak TLS.
+    #[error("{0}")]
+    Tls(String),
     /// The agent refused.
     #[error("it answered {status}: {message}")]
     Refused {
@@ -82,6 +65,9 @@ impl CallFault {
 pub(crate) struct Agent {
     pub(crate) address: String,
     pub(crate) wire: Wire,
+    /// Where it answers, with the scheme.
+    url: String,
+    tls: Tls,
     token: Option<String>,
     controller: String,
     /// Without it agents may be asked and not ordered about.
@@ -131,9 +117,11 @@ impl Agent {
         Ok(Self {
             address: address.to_owned(),
             wire: node.wire,
+            url: node.url(),
+            tls: spec.tls.clone(),
             token: node.token.as_ref().map(crate::spec::SecretFrom::read).transpose()?,
             controller: spec.controller().to_owned(),
-            term,
+            term: term.map(|term| term.saturating_add(spec.after_term)),
             patience: spec.patience(),
             listing: spec.listing_patience(),
             clock: clock.clone(),
@@ -141,8 +129,8 @@ impl Agent {
     }
 
     fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, CallFault> {
-        let client = CLIENT.as_ref().map_err(|why| CallFault::Here(format!("connections cannot be set up: {why}")))?;
-        let mut request = client.request(method, format!("http://{}{path}", self.address));
+        let client = client::of(&self.tls).map_err(CallFault::Here)?;
+        let mut request = client.request(method, format!("{}{path}", self.url));
         if self.wire == Wire::V2 {
             if let Some(term) = self.term {
                 request = request.header(CONTROLLER, &self.controller).header(TERM, term);
@@ -157,6 +145,9 @@ impl Agent {
     /// Sends a request; `wait` is how long the agent may take besides to answer.
     async fn send(&self, request: RequestBuilder, most: usize, wait: Duration) -> Result<Answer, CallFault> {
         let broken = |error: reqwest::Error| {
+            if let Some(why) = tls_fault(&error) {
+                return CallFault::Tls(why);
+            }
             let mut text = error.to_string();
             let error = error.without_url();
             let mut cause: Option<&dyn std::error::Error> = Some(&error);
@@ -348,7 +339,7 @@ impl Agent {
 
 /// A document at an address.
 pub(crate) async fn fetch(url: &str, token: Option<&str>, clock: &SharedClock) -> Result<serde_json::Value, CallFault> {
-    let client = CLIENT.as_ref().map_err(|why| CallFault::Here(format!("connections cannot be set up: {why}")))?;
+    let client = client::of(&Tls::default()).map_err(CallFault::Here)?;
     let mut request = client.get(url);
     if let Some(token) = token {
         request = request.header(AUTHORIZATION, format!("Bearer {token}"));
@@ -389,6 +380,8 @@ pub(crate) fn failure(what: &str, address: &str, fault: &CallFault) -> Failure {
     match fault {
         CallFault::NoAnswer | CallFault::Broken(_) | CallFault::Odd(_) => Failure::transient("no_answer", text),
         CallFault::Here(_) => Failure::permanent("no_tls", text),
+        CallFault::Tls(_) => Failure::permanent("tls", text)
+            .hint("the agent's certificate has to be for its address, and its authority one of the system's or `tls.ca`"),
         CallFault::Refused { status: 401 | 403, .. } => Failure::permanent("unauthorized", text)
             .hint("the token of the node in the job and that of its agent differ"),
         // Another coordinator of this job acts by now, or one whose term came to this worker too late.

@@ -42,8 +42,7 @@ fn source(spec: &DistributeSpec, order: &CopyOrder) -> Source {
     let Some(node) = spec.node(&order.source).filter(|_| order.source != order.destination) else { return path() };
     match (node.serves, node.wire) {
         (Serves::Http, Wire::V2) => {
-            let url = format!("http://{}", order.source);
-            Source::Url(UrlSource { url, path_name: Some(order.name.clone()) })
+            Source::Url(UrlSource { url: node.url(), path_name: Some(order.name.clone()) })
         }
         // Old agents serve nothing.
         (Serves::Mount, _) | (Serves::Http, Wire::Legacy) => path(),
@@ -60,8 +59,8 @@ fn transfer(spec: &DistributeSpec, order: &CopyOrder, id: String) -> TransferOrd
         id,
         name: order.name.clone(),
         size: order.size,
-        version: Some(order.version.clone()),
-        checksum: None,
+        version: (!order.from_holder).then(|| order.version.clone()),
+        checksum: order.checksum,
         bits_per_second: order.bits_per_second,
         source: source(spec, order),
     }
@@ -198,6 +197,9 @@ impl TaskType for CopyTask {
         let spec = DistributeSpec::parse(cx.job_spec())?;
         let order: CopyOrder = order::read(cx.input())?;
         let agent = Agent::of(&spec, &order.destination, Some(cx.term()), cx.clock())?;
+        if order.from_holder && cx.effects().is_empty() {
+            crate::holder::check(cx, &spec, &order).await?;
+        }
         let transfer = transfer(&spec, &order, cx.spec().id.to_string());
         let intent = Intent {
             n: 0,

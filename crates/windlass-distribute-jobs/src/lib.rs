@@ -2,8 +2,9 @@
 //!
 //! What belongs where is decided by `windlass-distribute`; here is everything around it that touches the outside.
 //!
-//! * `spec` is what people write; [`import`] makes it of the old controller's file.
-//! * `keeper` looks after nodes and inputs between rounds, `inputs` reads the latter, `agent` makes the calls.
+//! * `spec` is what people write, `feeds` and `pace` are parts of it; [`import`] makes it of the old controller's file.
+//! * `keeper` looks after nodes and inputs between rounds, `inputs` reads the latter when `changes` rings, `agent` makes
+//!   the calls.
 //! * `state` is what is known, `memory` what is kept of it on disk, `plan` makes orders of it, `round` tasks of those.
 //! * `copy`, `delete` and `legacy` are the tasks. Each asks once more, right before it acts, whether what it was decided
 //!   on is still so.
@@ -12,24 +13,33 @@
 mod agent;
 pub mod ask;
 mod board;
+mod changes;
+mod client;
 mod copy;
 mod delete;
+mod feeds;
+mod holder;
 pub mod import;
 mod inputs;
 mod keeper;
 mod kind;
 mod legacy;
 mod memory;
+pub mod metrics;
 mod order;
+mod pace;
 mod pages;
 mod plan;
 mod round;
 mod spec;
 mod state;
 mod status;
+mod tally;
 
+pub use feeds::{Inputs, OriginFolders};
 pub use kind::DistributeKind;
-pub use spec::{DistributeSpec, Inputs, Node, OriginFolders, Profile, SecretFrom, Serves, Watch, Wire};
+pub use pace::Bandwidth;
+pub use spec::{DistributeSpec, Node, Profile, SecretFrom, Serves, Tls, Watch, Wire};
 
 /// The task that has a node fetch a file.
 const COPY: &str = "distribute.copy";

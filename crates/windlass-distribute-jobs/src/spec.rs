@@ -1,6 +1,7 @@
 //! What a `distribute` job is told.
 
 use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -8,12 +9,16 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use windlass_distribute::settings::{Freeze, ip_of};
+use windlass_distribute::hours::Hours;
+use windlass_distribute::settings::{Freeze, MOST_SPREADS, Traits, ip_of};
 use windlass_distribute::{Fleet, Settings};
 use windlass_engine::kind::SpecFault;
 use windlass_engine::shape;
 use windlass_model::Failure;
 use windlass_model::quantity::Span;
+
+use crate::feeds::Inputs;
+use crate::pace::Bandwidth;
 
 /// Whose rules decide.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -88,6 +93,14 @@ const fn yes() -> bool {
     true
 }
 
+const fn hundred() -> u32 {
+    100
+}
+
+const fn is_hundred(value: &u32) -> bool {
+    *value == 100
+}
+
 const fn is_true(value: &bool) -> bool {
     *value
 }
@@ -117,9 +130,21 @@ pub struct Node {
     /// Of a source: how its files reach other nodes. The node itself reads its own folder.
     #[serde(default)]
     pub serves: Serves,
-    /// Words about it, shown to people.
+    /// Whether its agent speaks TLS. Default: beyond this machine `windlass agent` does; old agents have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<bool>,
+    /// Where it stands, and other words about it: copies are placed apart by those that `rules.spread` names.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// How much it takes beside others of its size, in percent: 200 is twice as much.
+    #[serde(default = "hundred", skip_serializing_if = "is_hundred")]
+    pub weight: u32,
+    /// Bits per second that it may send in all; each of its transfers gets its part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bits_per_second: Option<u64>,
+    /// Hours in which nothing is changed on it, and it may be away.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub maintenance: Vec<Hours>,
     /// It is emptied: it takes nothing, and its files are placed elsewhere.
     #[serde(default, skip_serializing_if = "is_false")]
     pub drain: bool,
@@ -128,40 +153,51 @@ pub struct Node {
     pub read_only: bool,
 }
 
-/// The origin.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct OriginFolders {
-    /// Folders that are tried in this order. The controller must see them.
-    pub folders: Vec<PathBuf>,
-    /// A file that is in each of them while it is mounted. Without it a folder counts while it is not empty and has
-    /// half of a hundred files that it had before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub marker: Option<String>,
-    /// How often they are listed. Default: a minute.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub every: Option<Span>,
+impl Node {
+    /// What the rules know of it.
+    fn traits(&self) -> Traits {
+        Traits {
+            weight: self.weight,
+            labels: self.labels.clone(),
+            maintenance: self.maintenance.clone(),
+            // Old agents serve nothing.
+            serves_copies: self.wire == Wire::V2 && self.serves == Serves::Http,
+        }
+    }
+
+    /// Whether its agent speaks TLS.
+    pub(crate) fn speaks_tls(&self) -> bool {
+        let far = !ip_of(&self.address).and_then(|ip| ip.parse().ok()).is_some_and(|ip: IpAddr| ip.is_loopback());
+        self.tls.unwrap_or(self.wire == Wire::V2 && far)
+    }
+
+    /// Where its agent answers, with the scheme.
+    pub(crate) fn url(&self) -> String {
+        let scheme = if self.speaks_tls() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
 }
 
-/// Where what is to be decided comes from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Inputs {
-    /// `.grade.info`: which files there are, best first.
-    pub grades: PathBuf,
-    /// `.hitcount.history`: how large they are and where viewers are sent.
-    pub history: PathBuf,
-    /// The folder of `EventLog[YYYYMMDD].log`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub events: Option<PathBuf>,
-    /// Where every file is.
-    pub origin: OriginFolders,
-    /// Both files must be quiet for so long before they are read. Default: 2 s.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub settle: Option<Span>,
-    /// How often they are looked at. Default: 1 s.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub every: Option<Span>,
+/// How agents are verified, and what is shown to them: files in PEM where the job runs. They are read again when they
+/// change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// The roots that the agents' certificates are verified with. Those of the system without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// A certificate for agents that want one of their clients (`--client-ca`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// Its private key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+}
+
+impl Tls {
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How nodes are looked at.
@@ -189,6 +225,10 @@ pub struct DistributeSpec {
     /// What agents know this controller by; two jobs that share nodes must not share it. Default: `distribute`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controller: Option<String>,
+    /// Terms that are over: this controller's come after it. For a job whose state is lost, once it is sure that the job
+    /// before does not work any more; nodes say the number when they refuse.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub after_term: u64,
     /// Where what is to be decided comes from.
     pub inputs: Inputs,
     /// All servers.
@@ -199,10 +239,16 @@ pub struct DistributeSpec {
     /// How nodes are looked at.
     #[serde(default)]
     pub watch: Watch,
+    /// How agents are verified, and what is shown to them.
+    #[serde(default, skip_serializing_if = "Tls::is_usual")]
+    pub tls: Tls,
     /// How fast a transfer may go, in bits per second; without it as fast as it can. Old agents hand it to their
     /// copying program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bits_per_second: Option<u64>,
+    /// The same by the hour: the first hours that cover the beginning of a transfer count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bandwidth: Vec<Bandwidth>,
     /// `IP:PORT` on which old agents ask for their tasks, and where the pages are. Old agents need it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen: Option<String>,
@@ -226,6 +272,10 @@ pub struct DistributeSpec {
     pub allow_legacy_deletes: bool,
 }
 
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 fn is_no(freeze: &Freeze) -> bool {
     *freeze == Freeze::No
 }
@@ -242,7 +292,8 @@ pub(crate) fn check(spec: &Value) -> Vec<SpecFault> {
     shape::check(&SCHEMA, spec, DistributeSpec::faults)
 }
 
-fn span(given: Option<Span>, otherwise: Duration) -> Duration {
+/// A span of time, or the usual one.
+pub(crate) fn span(given: Option<Span>, otherwise: Duration) -> Duration {
     given.map_or(otherwise, |span| span.0)
 }
 
@@ -276,11 +327,48 @@ impl DistributeSpec {
             if node.wire == Wire::Legacy && node.token.is_some() {
                 fault(format!("{at}/token"), "old agents know no token".to_owned());
             }
+            if node.wire == Wire::Legacy && node.tls == Some(true) {
+                fault(format!("{at}/tls"), "old agents have no TLS".to_owned());
+            }
+            if node.weight == 0 || node.weight > 10_000 {
+                fault(format!("{at}/weight"), "1 to 10000 percent; `drain: true` empties a node".to_owned());
+            }
+            if node.bits_per_second == Some(0) {
+                fault(format!("{at}/bits_per_second"), "a source that may send nothing is none".to_owned());
+            }
+            let usual = Node { tls: None, ..node.clone() };
+            if node.tls == Some(false) && usual.speaks_tls() {
+                let text = "beyond this machine tokens and files go over TLS: give its agent a certificate".to_owned();
+                fault(format!("{at}/tls"), text);
+            }
+        }
+        if self.tls.certificate.is_some() != self.tls.key.is_some() {
+            fault("/tls".to_owned(), "a certificate and its key belong together".to_owned());
         }
         for (list, place) in [(&self.rules.drain, "drain"), (&self.rules.read_only, "read_only")] {
             if !list.is_empty() {
                 fault(format!("/rules/{place}"), format!("say `{place}: true` at each node instead"));
             }
+        }
+        if !self.rules.servers.is_empty() {
+            fault("/rules/servers".to_owned(), "say it at each node instead".to_owned());
+        }
+        for (n, label) in self.rules.spread.iter().enumerate() {
+            if n >= MOST_SPREADS {
+                fault("/rules/spread".to_owned(), format!("at most {MOST_SPREADS} labels can be told apart"));
+                break;
+            }
+            if !self.nodes.iter().any(|node| node.labels.contains_key(label)) {
+                fault(format!("/rules/spread/{n}"), format!("no node has the label `{label}`"));
+            }
+        }
+        if self.rules.copies_from_catalogue.is_some_and(|wishes| wishes.min == 0 || wishes.min > wishes.max) {
+            let text = "`min` is at least 1, and `max` not below it".to_owned();
+            fault("/rules/copies_from_catalogue".to_owned(), text);
+        }
+        if let Some(n) = self.bandwidth.iter().position(|row| row.bits_per_second == Some(0)) {
+            let text = "a transfer that may not move never ends: say `fill_hours` in `rules` instead".to_owned();
+            fault(format!("/bandwidth/{n}/bits_per_second"), text);
         }
         if self.rules.freeze != Freeze::No {
             fault("/rules/freeze".to_owned(), "say `freeze` beside `rules` instead".to_owned());
@@ -290,12 +378,6 @@ impl DistributeSpec {
         }
         if let Some(listen) = self.listen.as_ref().filter(|listen| listen.parse::<std::net::SocketAddr>().is_err()) {
             fault("/listen".to_owned(), format!("`{listen}` is no address: write it as IP:PORT"));
-        }
-        if self.inputs.origin.folders.is_empty() {
-            fault(
-                "/inputs/origin/folders".to_owned(),
-                "without a folder of the origin there is nothing to copy".to_owned(),
-            );
         }
         if self.rules.limit_percent > 100 {
             fault("/rules/limit_percent".to_owned(), "a node cannot use more than 100 % of its disk".to_owned());
@@ -309,6 +391,7 @@ impl DistributeSpec {
             let text = "1 to 64 of the letters, digits, `-`, `_` and `.` are needed".to_owned();
             fault("/controller".to_owned(), text);
         }
+        self.inputs.faults(faults);
     }
 
     /// What agents know this controller by.
@@ -325,6 +408,7 @@ impl DistributeSpec {
             drain: those(|node| node.drain),
             read_only: those(|node| node.read_only),
             freeze: self.freeze,
+            servers: self.nodes.iter().map(|node| (node.address.clone(), node.traits())).collect(),
             ..self.rules.clone()
         }
     }
@@ -341,18 +425,6 @@ impl DistributeSpec {
     /// The node of an address.
     pub(crate) fn node(&self, address: &str) -> Option<&Node> {
         self.nodes.iter().find(|node| node.address == address)
-    }
-
-    pub(crate) fn settle(&self) -> Duration {
-        span(self.inputs.settle, Duration::from_secs(2))
-    }
-
-    pub(crate) fn inputs_every(&self) -> Duration {
-        span(self.inputs.every, Duration::from_secs(1)).max(Duration::from_millis(20))
-    }
-
-    pub(crate) fn origin_every(&self) -> Duration {
-        span(self.inputs.origin.every, Duration::from_secs(60)).max(Duration::from_millis(20))
     }
 
     pub(crate) fn watch_every(&self) -> Duration {
@@ -420,8 +492,31 @@ mod tests {
         assert_eq!(faults(|spec| spec["listen"] = json!("nowhere")), ["/listen"]);
         assert_eq!(faults(|spec| spec["controller"] = json!("a b")), ["/controller"]);
         assert_eq!(faults(|spec| spec["inputs"]["origin"]["folders"] = json!([])), ["/inputs/origin/folders"]);
+        assert_eq!(faults(|spec| spec["inputs"]["catalogue"] = json!("/c.jsonl")), ["/inputs"]);
+        assert_eq!(faults(|spec| spec["nodes"][1]["weight"] = json!(0)), ["/nodes/1/weight"]);
+        assert_eq!(faults(|spec| spec["rules"]["spread"] = json!(["rack"])), ["/rules/spread/0"]);
+        assert_eq!(faults(|spec| spec["rules"]["servers"] = json!({ "10.0.0.1:28888": {} })), ["/rules/servers"]);
+        let hours = json!({ "from": "01:00", "to": "06:00" });
+        let never = json!([{ "hours": hours, "bits_per_second": 0 }]);
+        assert_eq!(faults(|spec| spec["bandwidth"] = never), ["/bandwidth/0/bits_per_second"]);
+        assert!(!faults(|spec| spec["rules"]["fill_hours"] = json!([{ "from": "1:00", "to": "06:00" }])).is_empty());
+        assert_eq!(faults(|spec| spec["nodes"][0]["tls"] = json!(false)), ["/nodes/0/tls"]);
+        assert_eq!(faults(|spec| spec["tls"] = json!({ "certificate": "/c.pem" })), ["/tls"]);
         assert!(!faults(|spec| spec["rules"]["limit_procent"] = json!(1)).is_empty());
         assert!(!faults(|spec| spec["nodes"][0]["token"] = json!("secret")).is_empty());
+    }
+
+    #[test]
+    fn beyond_this_machine_agents_of_ours_speak_tls() {
+        let node = |change: Value| {
+            let mut node = json!({ "address": "10.0.0.1:28888" });
+            node.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            serde_json::from_value::<Node>(node).unwrap().url()
+        };
+        assert_eq!(node(json!({})), "https://10.0.0.1:28888");
+        assert_eq!(node(json!({ "wire": "legacy" })), "http://10.0.0.1:28888");
+        assert_eq!(node(json!({ "address": "127.0.0.3:28888" })), "http://127.0.0.3:28888");
+        assert_eq!(node(json!({ "address": "127.0.0.3:28888", "tls": true })), "https://127.0.0.3:28888");
     }
 
     #[test]

@@ -3,9 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "tests say where they break")]
 
 mod faults;
+mod image;
+mod inputs;
 mod kills;
 mod matrix;
+mod metrics;
 mod node;
 mod old_agents;
+mod pace;
+mod real;
 mod rig;
 mod rounds;
+mod tls;
