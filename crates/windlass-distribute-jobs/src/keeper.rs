@@ -22,12 +22,13 @@ use windlass_distribute::settings::{Freeze, NodeIx};
 use windlass_engine::reconcile::{ReconcileContext, Waker};
 use windlass_model::{Failure, JobId};
 
-use crate::agent::Agent;
+use crate::agent::{Agent, CallFault};
 use crate::board::{self, Board};
 use crate::inputs;
 use crate::memory::Memory;
 use crate::spec::{DistributeSpec, Profile, Wire};
 use crate::state::{Came, Sight, Sighting, State};
+use crate::tally::Tally;
 
 /// The longest time between two rounds.
 pub(crate) const EVERY: Duration = Duration::from_secs(5);
@@ -80,8 +81,11 @@ pub(crate) struct Keeper {
     pub(crate) state: Mutex<State>,
     pub(crate) memory: Mutex<Memory>,
     pub(crate) board: Board,
+    pub(crate) tally: Arc<Tally>,
     /// Rings whenever a look was taken in.
     pub(crate) looked: Notify,
+    /// Rings when an input came that is in no file.
+    pub(crate) inputs_changed: Notify,
     /// By node: rings when it shall be looked at now.
     nudges: Vec<Notify>,
     waker: Mutex<Option<Waker>>,
@@ -135,8 +139,9 @@ impl Keeper {
         };
         let folder: PathBuf = cx.work_dir().join("distribute");
         let began_before = cx.counts().total() > 0;
+        let files = spec.inputs.files().len();
         let opened = tokio::task::spawn_blocking(move || {
-            let memory = Memory::open(folder, &mut state, reading, began_before, now)?;
+            let memory = Memory::open(folder, &mut state, (reading, files), began_before, now)?;
             Ok::<_, Failure>((state, memory))
         });
         let (state, memory) = opened.await.map_err(|error| {
@@ -149,7 +154,9 @@ impl Keeper {
             clock,
             nudges: (0..places).map(|_| Notify::new()).collect(),
             board: Board::default(),
+            tally: if cx.is_preview() { Arc::default() } else { Tally::of(cx.job()) },
             looked: Notify::new(),
+            inputs_changed: Notify::new(),
             waker: Mutex::new(None),
             until: AtomicU64::new(0),
             stop: CancellationToken::new(),
@@ -297,14 +304,17 @@ async fn watch(keeper: Arc<Keeper>, place: NodeIx, places: Arc<Semaphore>) {
 async fn look(keeper: &Keeper, place: NodeIx, known: Option<u64>) -> Sighting {
     let address = keeper.state().world.fleet[place].addr.clone();
     let began = keeper.clock.monotonic();
-    let nothing = |why: String| Sighting { began, beat: Err(why), listing: None, space: None, generation: None };
+    let nothing = |why: String| Sighting { began, beat: Err(why), ..Sighting::nothing(began) };
     let agent = match keeper.agent(&address) {
         Ok(agent) => agent,
         Err(failure) => return nothing(failure.to_string()),
     };
     match agent.wire {
         Wire::V2 => match agent.node().await {
-            Err(fault) => nothing(fault.to_string()),
+            Err(fault) => {
+                let stale = matches!(&fault, CallFault::Refused { code, .. } if code == "stale_term");
+                Sighting { stale, ..nothing(fault.to_string()) }
+            }
             Ok((report, off)) => {
                 let same = known == Some(report.generation);
                 let listing = if same {
@@ -319,7 +329,7 @@ async fn look(keeper: &Keeper, place: NodeIx, known: Option<u64>) -> Sighting {
                 let bytes = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
                 let space = windlass_distribute::input::Space { used: bytes(report.used), avail: bytes(report.avail) };
                 let space = (report.used.saturating_add(report.avail) > 0).then_some(space);
-                Sighting { began, beat: Ok(off), listing, space, generation }
+                Sighting { beat: Ok(off), listing, space, generation, ..Sighting::nothing(began) }
             }
         },
         Wire::Legacy => match agent.beat().await {
@@ -337,10 +347,11 @@ async fn look(keeper: &Keeper, place: NodeIx, known: Option<u64>) -> Sighting {
                             age,
                         }
                     }
-                    Err(crate::agent::CallFault::NoAnswer) => Came::Fault(ListingFault::NoAnswer),
+                    Err(CallFault::NoAnswer) => Came::Fault(ListingFault::NoAnswer),
                     Err(fault) => Came::Fault(ListingFault::Failed(fault.to_string())),
                 };
-                Sighting { began, beat: Ok(off), listing: Some(listing), space: space.ok().flatten(), generation: None }
+                let space = space.ok().flatten();
+                Sighting { beat: Ok(off), listing: Some(listing), space, ..Sighting::nothing(began) }
             }
         },
     }

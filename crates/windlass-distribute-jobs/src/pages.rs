@@ -114,6 +114,7 @@ fn tasks(keeper: &Keeper, query: &HashMap<String, String>) -> Markup {
         }
         h2 { "Last plan" }
         @if last.dry { p { "A dry run: nothing of it is done." } }
+        @if keeper.tally.read().is_late(keeper.clock.monotonic()) { p { "! no plan has come for three intervals" } }
         @for alarm in last.alarms.iter().take(ROWS) { p { "! " (alarm) } }
         ul {
             @for (name, node, because) in last.deletes.iter().take(ROWS) { li { "delete " b { (name) } " on " (node) ": " (because) } }
@@ -225,7 +226,7 @@ pub(crate) fn why(state: &mut State, name: &Name) -> Value {
     }));
     json!({
         "file": name.to_string(), "known": true, "rank": rank, "size": world.size(file), "rising": hits,
-        "wanted": world.settings.wanted(rank.max(1)), "on": held, "on_origin": world.origin.has(file),
+        "wanted": world.wanted(file), "on": held, "on_origin": world.origin.has(file),
         "ad": world.settings.is_ad(name.as_bytes()), "failures": state.tries.get(&file),
         "retry_not_before": world.retry_not_before.get(&file).map(|at| time(*at)), "because": because,
     })
@@ -254,10 +255,22 @@ pub(crate) async fn v2(keeper: &Arc<Keeper>, method: &Method, path: &str, body: 
                 )
             }
         },
+        ("POST", ("hits", "")) => {
+            let now = keeper.clock.wall().as_second();
+            let pushed = keeper.state().hits.push(body, now);
+            match pushed {
+                Err(why) => refused(StatusCode::BAD_REQUEST, &why),
+                Ok(hits) => {
+                    keeper.inputs_changed.notify_one();
+                    document(&json!({ "hits": hits }))
+                }
+            }
+        }
         ("POST", ("catalogue", "accept")) => {
             let mut state = keeper.state();
             (state.accept_catalogue, state.look_again) = (true, true);
             drop(state);
+            keeper.inputs_changed.notify_one();
             document(&json!({ "accepted": true }))
         }
         ("POST", ("freeze", "")) => {
@@ -295,7 +308,7 @@ pub(crate) async fn v2(keeper: &Arc<Keeper>, method: &Method, path: &str, body: 
         },
         _ => refused(
             StatusCode::NOT_FOUND,
-            "there is GET plan, GET why/NAME, POST catalogue/accept, POST freeze, POST nodes/ADDRESS/accept",
+            "there is GET plan, GET why/NAME, POST hits, POST catalogue/accept, POST freeze, POST nodes/ADDRESS/accept",
         ),
     }
 }

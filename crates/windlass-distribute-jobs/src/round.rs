@@ -27,8 +27,9 @@ pub(crate) async fn round(keepers: &Keepers, cx: &ReconcileContext) -> Result<Re
             let catalogue = state.input_fault.is_none() || state.world.catalogue_doubt.is_some();
             catalogue && state.origin_read && state.sights.iter().all(|sight| sight.looked)
         };
-        keeper.until(keeper.spec.settle() + FIRST_LOOKS, known).await;
+        keeper.until(keeper.spec.inputs.settle() + FIRST_LOOKS, known).await;
     }
+    keeper.tally.ended(cx.ended());
     let dirty: Vec<_> = {
         let mut state = keeper.state();
         state.fold(cx.ended(), keeper.clock.monotonic(), keeper.clock.wall().as_second());
@@ -46,16 +47,21 @@ pub(crate) async fn round(keepers: &Keepers, cx: &ReconcileContext) -> Result<Re
         let mut memory = this.memory();
         let mut state = this.state();
         let ready = state.origin_read;
-        let planned = match ready {
+        let began = this.clock.monotonic();
+        let mut planned = match ready {
             true => plan(&mut state, &this.spec, &in_flight, &plan_id, now, this.spec.dry_run),
             false => Planned { alarms: vec!["the origin has not been read yet".to_owned()], ..Planned::default() },
         };
+        let decided = this.clock.monotonic();
+        this.tally.planned(&state, &mut planned, decided, decided.saturating_sub(began), in_flight.len());
         let shown = status::of(&state, &this.spec, &planned, in_flight.len());
         let pending = memory.pending(&state);
         drop(state);
         this.board.show(&planned, &plan_id, this.spec.dry_run);
         // Before the tasks are stored: what is forgotten could be done twice, what is remembered for nothing does no harm.
-        memory.write(pending)?;
+        let put = memory.write(pending);
+        this.tally.put_down(put.is_ok(), this.clock.monotonic().saturating_sub(decided));
+        put?;
         Ok::<_, Failure>((planned, shown))
     });
     let (planned, (summary, document)) = made

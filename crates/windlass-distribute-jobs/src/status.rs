@@ -117,6 +117,7 @@ fn node(state: &State, place: NodeIx, trusted: bool) -> Value {
     row
 }
 
-fn word(value: &impl serde::Serialize) -> String {
+/// The word that stands for a value in documents.
+pub(crate) fn word(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
