@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use windlass_clock::SharedClock;
-use windlass_distribute::wire::agent::{Name, Source, TransferOrder};
+use windlass_distribute::wire::agent::{Name, Source, TransferOrder, version_of};
 
 /// How a node misbehaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +70,8 @@ struct Shared {
     asked: u64,
     limit: usize,
     loses: bool,
+    /// Of each transfer its source, when it began and when it will have ended.
+    busy: Vec<(String, Duration, Duration)>,
 }
 
 /// All nodes.
@@ -88,6 +90,7 @@ impl Nodes {
             asked: 0,
             limit: 1,
             loses: false,
+            busy: Vec::new(),
         };
         Self(Arc::new(Mutex::new(shared)), Arc::default())
     }
@@ -148,6 +151,15 @@ impl Nodes {
         self.lock().disks.get_mut(address).unwrap().add(name.as_bytes(), size);
     }
 
+    /// A node has these files of ten bytes, and no memory of what it did since it had them.
+    pub(crate) fn put_back(&self, address: &str, names: &[String]) {
+        let mut shared = self.lock();
+        let disk = shared.disks.get_mut(address).unwrap();
+        disk.files = names.iter().map(|name| (name.as_bytes().to_vec(), (10, 1))).collect();
+        disk.transfers.clear();
+        (disk.term, disk.generation) = (0, disk.generation.wrapping_sub(1));
+    }
+
     /// A file on a disk goes by itself.
     pub(crate) fn lose(&self, address: &str, name: &str) {
         let mut shared = self.lock();
@@ -187,6 +199,24 @@ impl Nodes {
 
     pub(crate) fn copies(&self) -> Vec<String> {
         self.lock().copies.clone()
+    }
+
+    /// How long each source was idle between two of its transfers.
+    pub(crate) fn pauses(&self, source: &str) -> Vec<Duration> {
+        let shared = self.lock();
+        let mut busy: Vec<_> = shared.busy.iter().filter(|(one, ..)| one == source).collect();
+        busy.sort_by_key(|(_, from, _)| *from);
+        busy.windows(2).map(|pair| pair[1].1.saturating_sub(pair[0].2)).collect()
+    }
+
+    /// How many transfers read from a node.
+    pub(crate) fn served(&self, source: &str) -> usize {
+        self.lock().busy.iter().filter(|(one, ..)| one == source).count()
+    }
+
+    /// All nodes have seen this term.
+    pub(crate) fn has_seen(&self, term: u64) {
+        self.lock().disks.values_mut().for_each(|disk| disk.term = term);
     }
 
     pub(crate) fn asked(&self) -> u64 {
@@ -346,7 +376,7 @@ impl Nodes {
                 match disk.files.get(&name(&route[10..])) {
                     None => Answer::json(404, &Value::Null),
                     Some((size, version)) => Answer {
-                        file: Some((format!("v{version}"), *size)),
+                        file: Some((tag(*size, *version), *size)),
                         ..Answer::new(200, "application/octet-stream", Vec::new())
                     },
                 }
@@ -354,8 +384,8 @@ impl Nodes {
             ("DELETE", route) if route.starts_with("/v2/files/") || route.starts_with("/files/") => {
                 let file = name(route.rsplit('/').next().unwrap_or_default());
                 let disk = shared.disks.get_mut(own).unwrap();
-                let Some((_, version)) = disk.files.get(&file) else { return Answer::json(404, &Value::Null) };
-                if wanted.is_some_and(|wanted| wanted != format!("v{version}")) {
+                let Some((size, version)) = disk.files.get(&file) else { return Answer::json(404, &Value::Null) };
+                if wanted.is_some_and(|wanted| wanted != tag(*size, *version)) {
                     return Answer::json(412, &Value::Null);
                 }
                 disk.files.remove(&file);
@@ -401,6 +431,11 @@ impl Nodes {
     }
 }
 
+/// The version of a file: each is younger than what the origin has.
+fn tag(size: u64, version: u64) -> String {
+    version_of(size, (1 << 62) + i128::from(version))
+}
+
 fn end_line(count: usize, generation: u64) -> String {
     format!("{{\"count\":{count},\"generation\":{generation},\"more\":false}}\n")
 }
@@ -440,7 +475,7 @@ impl Disk {
             let name = Name::new(name.clone()).unwrap().to_url();
             body.push_str(&format!(
                 "{}\n",
-                json!({ "name": name, "size": size, "mtime_ns": 1, "version": format!("v{version}") })
+                json!({ "name": name, "size": size, "mtime_ns": 1, "version": tag(*size, *version) })
             ));
         }
         body.push_str(&end_line(self.files.len(), self.generation));
@@ -489,6 +524,7 @@ impl Shared {
         }
         self.copies.push(name);
         let until = now + self.takes;
+        self.busy.push((source.clone(), now, until));
         let transfer = Transfer { order, source, from: now, until, cancelled: false, done: false };
         self.disks.get_mut(own).unwrap().transfers.insert(id, transfer);
         self.settle();
@@ -505,9 +541,11 @@ impl Shared {
             (_, true) => ("done", 2),
             _ => ("running", 1),
         };
+        let file = self.disks[own].files.get(transfer.order.name.as_bytes());
+        let version = file.filter(|_| transfer.done).map(|(size, version)| tag(*size, *version));
         Some(
             json!({ "id": id, "name": transfer.order.name, "state": state, "bytes": bytes, "size": size, "revision": revision,
-            "version": transfer.done.then(|| format!("v{id}")) }),
+            "version": version }),
         )
     }
 }
