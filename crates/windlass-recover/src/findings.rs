@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::inventory::Inventory;
-use crate::spec::RecoverSpec;
+use crate::order::{Order, wave_name};
+use crate::spec::{Check, Hook, RecoverSpec};
 
 /// Something that would fail, or that somebody should know.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -34,6 +35,9 @@ impl Finding {
 pub fn of_plan(spec: &RecoverSpec, inventory: &Inventory) -> Vec<Finding> {
     let mut found = Vec::new();
     named_instances(spec, inventory, &mut found);
+    steps(spec, &mut found);
+    ages(spec, inventory, &mut found);
+    quotas(spec, inventory, &mut found);
     references(inventory, &mut found);
     addresses(inventory, &mut found);
     order(spec, inventory, &mut found);
@@ -65,13 +69,19 @@ fn named_instances(spec: &RecoverSpec, inventory: &Inventory, found: &mut Vec<Fi
         for after in &plan.after {
             unknown(&after.instance, &format!("`after` of {:?}", plan.name));
         }
-        for check in plan.diagnose.iter().filter(|check| check.method().is_none()) {
-            let given = serde_json::to_string(check).unwrap_or_default();
-            let text = format!(
-                "a check of {:?} must have exactly one of port, http_get, command and console: {given}",
-                plan.name
-            );
-            twice.push(Finding::blocking("invalid_check", text));
+    }
+    for (name, template) in &spec.templates {
+        for after in &template.after {
+            unknown(&after.instance, &format!("`after` of the template {name:?}"));
+        }
+    }
+    let mut in_wave = BTreeSet::new();
+    for (n, wave) in spec.waves.iter().enumerate() {
+        for name in &wave.instances {
+            unknown(name, &wave_name(spec, n));
+            if !in_wave.insert(name) {
+                twice.push(Finding::blocking("planned_twice", format!("`waves` has {name:?} twice")));
+            }
         }
     }
     found.append(&mut twice);
@@ -84,6 +94,7 @@ fn named_instances(spec: &RecoverSpec, inventory: &Inventory, found: &mut Vec<Fi
             .instances
             .iter()
             .any(|plan| plan.name == **name || plan.after.iter().any(|after| after.instance == **name))
+            || in_wave.iter().any(|other| *other == name)
         {
             let text = format!("{name:?} is the name of several instances; name the one that is meant by its id");
             found.push(Finding::blocking("ambiguous_instance", text));
@@ -204,43 +215,95 @@ fn addresses(inventory: &Inventory, found: &mut Vec<Finding>) {
 
 /// Instances that wait for each other in a circle.
 fn order(spec: &RecoverSpec, inventory: &Inventory, found: &mut Vec<Finding>) {
-    let id_of = |name: &str| {
-        inventory
-            .instances
-            .iter()
-            .find(|instance| instance.name == name || instance.id == name)
-            .map(|instance| instance.id.as_str())
+    if let Some(circle) = Order::new(spec, inventory).circle() {
+        let text = format!("instances wait for each other in a circle: {}", circle.join(" after "));
+        found.push(Finding::blocking("instance_cycle", text));
+    }
+}
+
+/// Checks, hooks and templates of plans, templates and waves.
+fn steps(spec: &RecoverSpec, found: &mut Vec<Finding>) {
+    let mut look = |of: &str, checks: &[Check], hooks: &[&[Hook]]| {
+        for check in checks.iter().filter(|check| check.method().is_none()) {
+            let given = serde_json::to_string(check).unwrap_or_default();
+            let text = format!("a check of {of} must have exactly one of port, http_get, command and console: {given}");
+            found.push(Finding::blocking("invalid_check", text));
+        }
+        for hook in hooks.iter().copied().flatten().filter(|hook| !hook.is_one_thing()) {
+            let given = serde_json::to_string(hook).unwrap_or_default();
+            let text = format!("a hook of {of} must have exactly one of command and post: {given}");
+            found.push(Finding::blocking("invalid_hook", text));
+        }
     };
-    let mut before: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for plan in &spec.instances {
-        if let Some(id) = id_of(&plan.name) {
-            before.entry(id).or_default().extend(plan.after.iter().filter_map(|after| id_of(&after.instance)));
+        look(&format!("{:?}", plan.name), &plan.diagnose, &[&plan.before, &plan.done]);
+    }
+    for (name, template) in &spec.templates {
+        look(&format!("the template {name:?}"), &template.diagnose, &[&template.before, &template.done]);
+    }
+    for (n, wave) in spec.waves.iter().enumerate() {
+        look(&wave_name(spec, n), &[], &[&wave.before, &wave.done]);
+    }
+    for plan in &spec.instances {
+        if let Some(name) = plan.template.as_ref().filter(|name| !spec.templates.contains_key(*name)) {
+            let known: Vec<&str> = spec.templates.keys().map(String::as_str).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let text = format!("{:?} names the template {name:?}, which is not there (known: {known})", plan.name);
+            found.push(Finding::blocking("unknown_template", text));
         }
     }
-    let mut open: BTreeSet<&str> = before.keys().copied().collect();
-    loop {
-        let free: Vec<&str> =
-            open.iter().copied().filter(|id| before[id].iter().all(|other| !open.contains(other))).collect();
-        if free.is_empty() {
-            break;
+}
+
+/// A plan for another inventory.
+fn ages(spec: &RecoverSpec, inventory: &Inventory, found: &mut Vec<Finding>) {
+    let Some(wanted) = spec.for_inventory else { return };
+    match inventory.taken_at {
+        Some(taken) if taken > wanted => {
+            let text = format!(
+                "the inventory of {} was read at {taken}, after the one of {wanted} that this plan was written for; compare them with `windlass site diff`, then set for_inventory to {taken}",
+                inventory.site
+            );
+            found.push(Finding::blocking("plan_outdated", text));
         }
-        open.retain(|id| !free.contains(id));
-    }
-    // Every instance that is left has one before it that is left: following them comes round.
-    let Some(mut at) = open.first().copied() else { return };
-    let mut path: Vec<&str> = Vec::new();
-    while !path.contains(&at) {
-        path.push(at);
-        match before[at].iter().find(|other| open.contains(**other)) {
-            Some(next) => at = next,
-            None => return,
+        Some(_) => {}
+        None => {
+            let text = "the plan is for an inventory of a certain moment (for_inventory), and this one does not say when it was read (taken_at)";
+            found.push(Finding::blocking("plan_outdated", text));
         }
     }
-    let begin = path.iter().position(|id| *id == at).unwrap_or(0);
-    let name =
-        |id: &str| inventory.instances.iter().find(|one| one.id == id).map_or(id.to_owned(), |one| one.name.clone());
-    let mut circle: Vec<String> = path[begin..].iter().map(|id| name(id)).collect();
-    circle.push(name(at));
-    let text = format!("instances wait for each other in a circle: {}", circle.join(" after "));
-    found.push(Finding::blocking("instance_cycle", text));
+}
+
+/// Limits of a project that its own instances exceed: they come along.
+fn quotas(spec: &RecoverSpec, inventory: &Inventory, found: &mut Vec<Finding>) {
+    let chosen = Order::new(spec, inventory).chosen();
+    for tenant in &inventory.tenants {
+        let of_tenant: Vec<_> = chosen.iter().filter(|one| one.tenant == tenant.id).collect();
+        let flavors =
+            of_tenant.iter().filter_map(|one| inventory.flavors.iter().find(|flavor| flavor.name == one.flavor));
+        let (cpus, memory) =
+            flavors.fold((0, 0), |(cpus, memory), one| (cpus + u64::from(one.vcpus), memory + one.ram_mib));
+        let used: HashSet<&str> =
+            of_tenant.iter().flat_map(|one| one.volumes.iter().map(|one| one.volume.as_str())).collect();
+        let sizes: Vec<u64> =
+            inventory.volumes.iter().filter(|one| used.contains(&*one.id)).map(|one| one.size_gib).collect();
+        let ports: usize = of_tenant.iter().map(|one| one.nics.len()).sum();
+        let needs = [
+            ("compute", "instances", of_tenant.len() as u64),
+            ("compute", "cores", cpus),
+            ("compute", "ram", memory),
+            ("volume", "volumes", sizes.len() as u64),
+            ("volume", "gigabytes", sizes.iter().sum()),
+            ("network", "port", ports as u64),
+        ];
+        for (service, resource, need) in needs {
+            let limit = tenant.quotas.get(service).and_then(|limits| limits.get(resource)).copied().unwrap_or(-1);
+            if u64::try_from(limit).is_ok_and(|limit| limit < need) {
+                let text = format!(
+                    "the project {} may have {limit} {resource} ({service}), and what is recovered of it needs {need}; raise the limit in its quotas",
+                    tenant.name
+                );
+                found.push(Finding::blocking("quota_exceeded", text));
+            }
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 use windlass_clock::SharedClock;
-use windlass_engine::kind::{Kind, PlanContext, SpecFault, TaskEnd, TaskType};
+use windlass_engine::kind::{Earlier, Kind, PlanContext, SpecFault, TaskEnd, TaskType};
 use windlass_engine::shape;
 use windlass_model::effect::{Effect, Leftover};
 use windlass_model::plan::{Need, Plan, PoolUse};
@@ -14,9 +14,10 @@ use windlass_model::task::Outcome;
 use windlass_model::{Failure, TaskId};
 
 use crate::findings;
+use crate::hook::{self, HookTask, WaveTask};
 use crate::report;
 use crate::sites::{RecoverConfig, Sites};
-use crate::spec::{self, RecoverSpec};
+use crate::spec::{self, RecoverSpec, SiteRef};
 use crate::survey::{self, SURVEY, Survey, SurveyTask};
 use crate::sweep;
 use crate::task::diagnose::DiagnoseTask;
@@ -25,6 +26,7 @@ use crate::task::gather::GatherTask;
 use crate::task::instance::{self, BootTask, CreateTask, StopTask};
 use crate::task::keypair::KeypairTask;
 use crate::task::neutron::{NeutronTask, Sort};
+use crate::task::removal::RemovalTask;
 use crate::task::router::RouterTask;
 use crate::task::tenant::TenantTask;
 use crate::task::volume::{CopyTask, ImportTask};
@@ -124,8 +126,12 @@ impl Kind for RecoverKind {
             Arc::new(DiagnoseTask(sites())),
             Arc::new(StopTask(sites())),
             Arc::new(GatherTask),
+            Arc::new(HookTask(sites())),
+            Arc::new(WaveTask),
         ];
         types.extend(Sort::ALL.map(|sort| Arc::new(NeutronTask { sort, sites: sites() }) as Arc<dyn TaskType>));
+        let removals = RemovalTask::all(&types, &self.sites);
+        types.extend(removals);
         types
     }
 
@@ -144,7 +150,7 @@ impl Kind for RecoverKind {
             let other = |task: &TaskId| {
                 end.task.task_type == instance::CREATE
                     && by_id.get(task).is_some_and(|other| {
-                        [instance::CREATE, instance::BOOT, crate::task::diagnose::DIAGNOSE]
+                        [instance::CREATE, instance::BOOT, crate::task::diagnose::DIAGNOSE, hook::HOOK, hook::WAVE]
                             .contains(&other.task.task_type.as_str())
                     })
             };
@@ -162,6 +168,16 @@ impl Kind for RecoverKind {
 
     fn summarize(&self, spec: &Value, ends: &[TaskEnd]) -> Value {
         report::summarize(spec, ends)
+    }
+
+    fn series(&self, spec: &Value) -> Option<String> {
+        let group = spec.get("group").and_then(Value::as_str)?;
+        let target: SiteRef = serde_json::from_value(spec.get("target")?.clone()).ok()?;
+        Some(format!("{group} at {}", target.name()))
+    }
+
+    fn compare(&self, summary: Value, earlier: &[Earlier]) -> Value {
+        report::beside(summary, earlier)
     }
 
     fn describe_plan(&self, _: &Value, ends: &[TaskEnd]) -> Option<String> {
