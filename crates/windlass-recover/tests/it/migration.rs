@@ -37,6 +37,18 @@ async fn a_confirmed_migration_keeps_exactly_what_the_instances_need_and_can_be_
     assert_eq!((back.enable_dhcp, back.gateway_ip.as_deref()), (false, None));
     let rules: usize = read.security_groups.iter().map(|group| group.rules.len()).sum();
     assert_eq!(rules, 4);
+    let limits = &read.tenants[0].quotas;
+    assert_eq!((limits["compute"]["instances"], limits["volume"]["gigabytes"]), (20, 500), "{limits:?}");
+    let db = read.instances.iter().find(|instance| instance.name == "db").unwrap();
+    let order: Vec<_> = db.volumes.iter().map(|one| (one.device.as_deref(), one.boot_index)).collect();
+    assert_eq!(order, [(Some("/dev/vda"), Some(0)), (Some("/dev/vdb"), None)]);
+    let addresses = |name: &str| -> Vec<String> {
+        let one = read.instances.iter().find(|instance| instance.name == name).unwrap();
+        one.nics.iter().flat_map(|nic| nic.addresses.iter().map(|address| address.address.clone())).collect()
+    };
+    assert_eq!(addresses("app"), ["10.2.0.11", "10.1.0.11"], "the order of its cards, too");
+    let remote = read.security_groups.iter().find(|group| group.name == "db").unwrap();
+    assert_eq!(remote.rules.iter().filter(|rule| rule.remote_group.is_some()).count(), 2);
 }
 
 #[tokio::test]

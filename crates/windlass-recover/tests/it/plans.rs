@@ -109,3 +109,57 @@ async fn wrong_passwords_and_unreachable_sites_are_told_apart() {
     assert_eq!(failure.code, "no_connection", "{failure}");
     drop(engine);
 }
+
+#[tokio::test]
+async fn templates_waves_hooks_limits_and_moments_that_do_not_fit_are_all_said_at_once() {
+    let text = refused(|spec| {
+        spec["templates"] = json!({ "tier": { "after": [{ "instance": "ghost" }], "done": [{ "command": ["true"], "post": "http://x" }] } });
+        spec["instances"] = json!([
+            { "name": "app", "template": "teer" },
+            { "name": "db", "template": "tier", "after": [{ "instance": "web" }] },
+        ]);
+        spec["waves"] = json!([{ "name": "one", "instances": ["db", "app"] }, { "instances": ["web", "app", "phantom"] }]);
+        spec["for_inventory"] = "2026-01-01T00:00:00Z".into();
+        spec["inventory"]["taken_at"] = "2026-02-01T00:00:00Z".into();
+        spec["inventory"]["tenants"][0]["quotas"]["compute"]["instances"] = 2.into();
+    })
+    .await;
+    for part in [
+        "unknown_instance: `after` of the template \"tier\" names the instance \"ghost\"",
+        "invalid_hook",
+        "unknown_template",
+        "\"teer\"",
+        "planned_twice",
+        "wave 2 names the instance \"phantom\"",
+        "plan_outdated",
+        "quota_exceeded",
+        "3",
+        "instance_cycle",
+        "wave one",
+    ] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+}
+
+#[tokio::test]
+async fn old_inventories_taken_names_and_protected_sites_that_have_changed_are_found_before_anything_is_made() {
+    let text = surveyed(|rig| {
+        rig.spec["inventory"]["taken_at"] = "2026-01-01T00:00:00Z".into();
+        rig.spec["max_inventory_age"] = "1h".into();
+        rig.spec["map"] = json!({ "tenants": { "shop": "admin" } });
+    })
+    .await;
+    for part in ["inventory_age", "name_taken", "admin"] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    // The site itself as the protected one: it has none of the instances any more.
+    let mut rig = Rig::new().await;
+    rig.spec["source"] = rig.spec["target"].clone();
+    let kind = windlass_recover::RecoverKind::new(windlass_recover::RecoverConfig::foreground(
+        std::collections::BTreeMap::new(),
+    ));
+    let survey = kind.survey(&rig.clock, &rig.spec).await.unwrap();
+    let drift =
+        survey.findings.iter().filter(|finding| ["drift", "source_unreachable"].contains(&&*finding.code)).count();
+    assert!(drift > 0 && survey.findings.iter().all(|finding| !finding.blocks), "{:?}", survey.findings);
+}

@@ -10,6 +10,7 @@ use windlass_engine::{Command, CommandReply, Engine, EngineConfig, JobRequest, K
 use windlass_model::JobId;
 use windlass_recover::{RecoverConfig, RecoverKind};
 use windlass_sim_cloud::{Options, SimCloud};
+use windlass_store::Store;
 use windlass_store::memory::MemoryStore;
 
 /// The password of the simulated sites, where the job's description says that it is.
@@ -31,9 +32,11 @@ pub(crate) fn site(cloud: &SimCloud, name: &str) -> Value {
 pub(crate) struct Rig {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) clock: SharedClock,
-    pub(crate) store: MemoryStore,
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) b: Arc<SimCloud>,
     pub(crate) spec: Value,
+    /// How long a job may take.
+    pub(crate) patience: Duration,
 }
 
 /// Volumes of the group: name, size, bootable, shared by two.
@@ -93,18 +96,25 @@ impl Rig {
 
     /// With other options of the target site.
     pub(crate) async fn with(change: impl FnOnce(&mut Options)) -> Self {
-        let clock = SystemClock::real();
+        Self::on(SystemClock::real(), change).await
+    }
+
+    /// By another clock.
+    pub(crate) async fn on(clock: SharedClock, change: impl FnOnce(&mut Options)) -> Self {
         let mut options = Options::new("b");
         change(&mut options);
         let b = Arc::new(SimCloud::start(options, clock.clone()).await.unwrap());
-        for (name, size, bootable, _) in VOLUMES {
-            let _ = b.plant_volume(
+        for (name, size, bootable, shared) in VOLUMES {
+            let id = b.plant_volume(
                 &format!("replica of {name}"),
                 size,
                 &format!("bytes of {name}"),
                 bootable,
                 &json!({ "windlass_replica_of": format!("vol-{name}") }),
             );
+            if shared {
+                b.share_volume(&id);
+            }
         }
         let spec = json!({
             "group": "shop", "target": site(&b, "b"), "inventory": inventory(), "rto": "10m",
@@ -114,7 +124,14 @@ impl Rig {
                 { "name": "web", "after": [{ "instance": "app" }], "diagnose": [{ "console": "web login", "interval": "5ms" }] },
             ],
         });
-        Self { folder: tempfile::tempdir().unwrap(), store: MemoryStore::new(clock.clone()), clock, b, spec }
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            store: Arc::new(MemoryStore::new(clock.clone())),
+            clock,
+            b,
+            spec,
+            patience: Duration::from_secs(120),
+        }
     }
 
     pub(crate) fn kinds() -> Kinds {
@@ -126,11 +143,16 @@ impl Rig {
     }
 
     pub(crate) async fn engine(&self) -> Engine {
+        self.engine_of(Self::kinds()).await
+    }
+
+    /// An engine that knows other kinds.
+    pub(crate) async fn engine_of(&self, kinds: Kinds) -> Engine {
         let config = EngineConfig::new(
-            Arc::new(self.store.clone()),
+            self.store.clone(),
             self.clock.clone(),
             Seeded::shared(7),
-            Self::kinds(),
+            kinds,
             self.folder.path().join("jobs"),
         );
         Engine::open(config).await.unwrap()
@@ -144,8 +166,8 @@ impl Rig {
     }
 
     pub(crate) async fn rest(&self, engine: &Engine, job: JobId) -> JobView {
-        windlass_clock::deadline(&*self.clock, Duration::from_secs(120), engine.wait(job)).await.unwrap().unwrap();
-        view::job(&self.store, engine.kinds(), job, engine.now()).await.unwrap()
+        windlass_clock::deadline(&*self.clock, self.patience, engine.wait(job)).await.unwrap().unwrap();
+        view::job(&*self.store, engine.kinds(), job, engine.now()).await.unwrap()
     }
 
     /// Gives a command and waits until the job rests again.
@@ -155,6 +177,14 @@ impl Rig {
             CommandReply::Refused(why) => panic!("refused: {why}"),
         }
         self.rest(engine, job).await
+    }
+}
+
+impl Rig {
+    /// The kind's part of the report.
+    pub(crate) async fn summary(&self, engine: &Engine, job: JobId) -> Value {
+        let report = windlass_engine::report::make(&*self.store, engine.kinds(), job, engine.now()).await.unwrap();
+        report.summary
     }
 }
 
