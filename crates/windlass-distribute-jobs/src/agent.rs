@@ -380,8 +380,9 @@ pub(crate) fn failure(what: &str, address: &str, fault: &CallFault) -> Failure {
     match fault {
         CallFault::NoAnswer | CallFault::Broken(_) | CallFault::Odd(_) => Failure::transient("no_answer", text),
         CallFault::Here(_) => Failure::permanent("no_tls", text),
-        CallFault::Tls(_) => Failure::permanent("tls", text)
-            .hint("the agent's certificate has to be for its address, and its authority one of the system's or `tls.ca`"),
+        CallFault::Tls(_) => Failure::permanent("tls", text).hint(
+            "the agent's certificate has to be for its address, and its authority one of the system's or `tls.ca`",
+        ),
         CallFault::Refused { status: 401 | 403, .. } => Failure::permanent("unauthorized", text)
             .hint("the token of the node in the job and that of its agent differ"),
         // Another coordinator of this job acts by now, or one whose term came to this worker too late.

@@ -41,9 +41,7 @@ fn source(spec: &DistributeSpec, order: &CopyOrder) -> Source {
     let path = || Source::Path(PathSource { path: order.path.clone() });
     let Some(node) = spec.node(&order.source).filter(|_| order.source != order.destination) else { return path() };
     match (node.serves, node.wire) {
-        (Serves::Http, Wire::V2) => {
-            Source::Url(UrlSource { url: node.url(), path_name: Some(order.name.clone()) })
-        }
+        (Serves::Http, Wire::V2) => Source::Url(UrlSource { url: node.url(), path_name: Some(order.name.clone()) }),
         // Old agents serve nothing.
         (Serves::Mount, _) | (Serves::Http, Wire::Legacy) => path(),
         (Serves::Program, _) => {
