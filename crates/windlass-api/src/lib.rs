@@ -24,6 +24,7 @@ pub mod problem;
 pub mod report;
 pub mod role;
 pub mod route;
+pub mod rows;
 pub mod schedule;
 pub mod shared;
 pub mod span;
@@ -47,6 +48,7 @@ pub use plan::{ExpectedPlan, PlanFingerprint, PlanPreview, PlannedTask, PlannedT
 pub use problem::{ErrorClass, Failure, Fault, Problem};
 pub use report::{EffectCounts, Report, Unsuccessful};
 pub use role::{Role, Whoami};
+pub use rows::{ROW_MEDIA_TYPES, RowsQuery, RowsTaken};
 pub use schedule::{
     Misfire, Overlap, RunCause, Schedule, ScheduleAnswer, ScheduleCommand, ScheduleList, ScheduleRun, ScheduleView,
     Triggered,

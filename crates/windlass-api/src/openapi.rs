@@ -67,10 +67,12 @@ fn operation(route: &Route, generator: &mut SchemaGenerator, problem: &Schema) -
             "name": "Last-Event-ID", "in": "header", "schema": { "type": "string" },
             "description": "The last id that was seen; the stream goes on after it.",
         })),
-        Answer::Json(_) | Answer::Any if route.method == Method::Post => parameters.push(json!({
-            "name": IDEMPOTENCY_KEY, "in": "header", "schema": { "type": "string", "maxLength": 200 },
-            "description": "The same key twice changes once and answers the same.",
-        })),
+        Answer::Json(_) | Answer::Any if route.method == Method::Post && route.body.is_some() => {
+            parameters.push(json!({
+                "name": IDEMPOTENCY_KEY, "in": "header", "schema": { "type": "string", "maxLength": 200 },
+                "description": "The same key twice changes once and answers the same.",
+            }))
+        }
         Answer::Json(_) | Answer::Any => {}
     }
     if let Some(body) = route.body {
@@ -78,6 +80,12 @@ fn operation(route: &Route, generator: &mut SchemaGenerator, problem: &Schema) -
             "required": true,
             "content": { "application/json": { "schema": body(generator) } },
         });
+    }
+    if !route.media.is_empty() {
+        let bytes = json!({ "schema": { "type": "string", "format": "binary" } });
+        let content: Map<String, Value> =
+            route.media.iter().map(|media| ((*media).to_owned(), bytes.clone())).collect();
+        operation["requestBody"] = json!({ "required": true, "content": content });
     }
     let content = match route.answer {
         Answer::Json(schema) => json!({ "application/json": { "schema": schema(generator) } }),

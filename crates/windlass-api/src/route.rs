@@ -5,9 +5,9 @@ use schemars::{Schema, SchemaGenerator};
 use crate::role::Role;
 use crate::{
     AuditList, AuditQuery, CommandAnswer, CommandRequest, Event, JobDetail, JobList, JobQuery, KindInfo, KindList,
-    LeftoverList, LogList, LogQuery, PlanPreview, Report, ScheduleAnswer, ScheduleCommand, ScheduleList, ScheduleView,
-    SharedList, SubmitRequest, Submitted, TaskDetail, TaskList, TaskQuery, WaitFor, Whoami, WholeJob, WholeList,
-    WholeReport, WorkerList, graph::Graph,
+    LeftoverList, LogList, LogQuery, PlanPreview, ROW_MEDIA_TYPES, Report, RowsQuery, RowsTaken, ScheduleAnswer,
+    ScheduleCommand, ScheduleList, ScheduleView, SharedList, SubmitRequest, Submitted, TaskDetail, TaskList, TaskQuery,
+    WaitFor, Whoami, WholeJob, WholeList, WholeReport, WorkerList, graph::Graph,
 };
 
 /// The HTTP method.
@@ -63,6 +63,8 @@ pub struct Route {
     pub wait: Option<SchemaOf>,
     /// What is sent.
     pub body: Option<SchemaOf>,
+    /// The media types of what is sent, when it is no JSON document.
+    pub media: &'static [&'static str],
     /// What comes back.
     pub answer: Answer,
     /// The status of success.
@@ -71,13 +73,37 @@ pub struct Route {
 
 const fn get(path: &'static str, id: &'static str, summary: &'static str, answer: Answer) -> Route {
     let role = Some(Role::Viewer);
-    Route { method: Method::Get, path, id, summary, role, query: None, wait: None, body: None, answer, status: 200 }
+    Route {
+        method: Method::Get,
+        path,
+        id,
+        summary,
+        role,
+        query: None,
+        wait: None,
+        body: None,
+        media: &[],
+        answer,
+        status: 200,
+    }
 }
 
 const fn post(path: &'static str, id: &'static str, summary: &'static str, body: SchemaOf, answer: Answer) -> Route {
     let role = Some(Role::Operator);
     let body = Some(body);
-    Route { method: Method::Post, path, id, summary, role, query: None, wait: None, body, answer, status: 200 }
+    Route {
+        method: Method::Post,
+        path,
+        id,
+        summary,
+        role,
+        query: None,
+        wait: None,
+        body,
+        media: &[],
+        answer,
+        status: 200,
+    }
 }
 
 impl Route {
@@ -212,6 +238,19 @@ pub const ROUTES: &[Route] = &[
         "Names and resources that jobs hold, and who holds them",
         Answer::Json(schema!(SharedList)),
     ),
+    Route {
+        method: Method::Post,
+        path: "/tables/{table}/rows",
+        id: "send_rows",
+        summary: "Takes rows into a table's log as one batch; they are durable when the answer comes",
+        role: Some(Role::Operator),
+        query: Some(schema!(RowsQuery)),
+        wait: None,
+        body: None,
+        media: &ROW_MEDIA_TYPES,
+        answer: Answer::Json(schema!(RowsTaken)),
+        status: 200,
+    },
     get("/schedules", "list_schedules", "Jobs that run again by themselves", Answer::Json(schema!(ScheduleList))),
     get(
         "/schedules/{schedule}",

@@ -16,9 +16,10 @@ use crate::audit::Audit;
 use crate::broadcast::Shared;
 use crate::config::{Limits, ServerConfig};
 use crate::idempotency::Idempotency;
-use crate::metrics::{Metrics, StoreGauges};
+use crate::metrics::{Metrics, MoreMetrics, StoreGauges};
 use crate::picture::Pictures;
 use crate::rate::Rate;
+use crate::rows::{RowSink, Seen};
 use crate::submission::JobText;
 
 /// What all requests share.
@@ -50,6 +51,12 @@ pub(crate) struct App {
     pub(crate) closing: CancellationToken,
     pub(crate) pages: Option<Arc<dyn Pages>>,
     pub(crate) job_text: Option<Arc<dyn JobText>>,
+    pub(crate) more_metrics: Option<Arc<dyn MoreMetrics>>,
+    pub(crate) rows: Option<Arc<dyn RowSink>>,
+    /// KiB of rows that may be on their way at a time.
+    pub(crate) rows_room: Semaphore,
+    /// Who sent rows lately.
+    pub(crate) rows_seen: Seen,
 }
 
 impl std::fmt::Debug for App {
@@ -69,6 +76,8 @@ pub(crate) struct Parts {
     pub(crate) preview: Option<EngineConfig>,
     pub(crate) pages: Option<Arc<dyn Pages>>,
     pub(crate) job_text: Option<Arc<dyn JobText>>,
+    pub(crate) rows: Option<Arc<dyn RowSink>>,
+    pub(crate) more_metrics: Option<Arc<dyn MoreMetrics>>,
 }
 
 impl App {
@@ -99,6 +108,10 @@ impl App {
             preview: parts.preview,
             pages: parts.pages,
             job_text: parts.job_text,
+            rows: parts.rows,
+            more_metrics: parts.more_metrics,
+            rows_room: Semaphore::new(limits.rows_bytes_at_once.max(limits.rows_bytes).div_ceil(1024)),
+            rows_seen: Seen::default(),
             entropy,
             limits,
         }

@@ -24,36 +24,40 @@ impl FromRequest<Arc<App>> for Whole {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Refusal> {
-        let (parts, body) = request.into_parts();
-        let too_large = || {
-            Refusal::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "body_too_large",
-                "That is too large",
-                format!("a request has at most {} bytes", app.limits.body_bytes),
-            )
-        };
-        let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        if announced.is_some_and(|length: usize| length > app.limits.body_bytes) {
-            return Err(too_large());
-        }
-        let limited = Limited::new(body, app.limits.body_bytes);
-        let read = windlass_clock::deadline(&*app.clock, app.limits.body_timeout, limited.collect()).await;
-        let bytes = match read {
-            Ok(Ok(collected)) => collected.to_bytes(),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
-            Ok(Err(error)) => return Err(Refusal::bad_request("broken_body", format!("the body broke off: {error}"))),
-            Err(_) => {
-                return Err(Refusal::new(
-                    StatusCode::REQUEST_TIMEOUT,
-                    "slow_body",
-                    "That took too long",
-                    "the body did not arrive in time",
-                ));
-            }
-        };
-        Ok(Self { headers: parts.headers, bytes })
+        read(request, app.limits.body_bytes, app).await
     }
+}
+
+/// Reads a body of at most `most` bytes.
+pub(crate) async fn read(request: Request, most: usize, app: &App) -> Answer<Whole> {
+    let (parts, body) = request.into_parts();
+    let too_large = || {
+        Refusal::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            "That is too large",
+            format!("a request like this has at most {most} bytes"),
+        )
+    };
+    let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: usize| length > most) {
+        return Err(too_large());
+    }
+    let limited = Limited::new(body, most);
+    let bytes = match windlass_clock::deadline(&*app.clock, app.limits.body_timeout, limited.collect()).await {
+        Ok(Ok(collected)) => collected.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
+        Ok(Err(error)) => return Err(Refusal::bad_request("broken_body", format!("the body broke off: {error}"))),
+        Err(_) => {
+            return Err(Refusal::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "slow_body",
+                "That took too long",
+                "the body did not arrive in time",
+            ));
+        }
+    };
+    Ok(Whole { headers: parts.headers, bytes })
 }
 
 impl Whole {

@@ -63,6 +63,10 @@ pub struct Limits {
     pub streams: usize,
     /// Largest request body in bytes.
     pub body_bytes: usize,
+    /// Largest body with rows for a table, in bytes.
+    pub rows_bytes: usize,
+    /// Bytes of such bodies at a time; further ones are told to come again.
+    pub rows_bytes_at_once: usize,
     /// Time for the head of a request to arrive, and for a TLS handshake.
     pub header_timeout: Duration,
     /// Time for the body of a request to arrive.
@@ -88,6 +92,8 @@ impl Default for Limits {
             connections: 1024,
             streams: 256,
             body_bytes: 4 << 20,
+            rows_bytes: 32 << 20,
+            rows_bytes_at_once: 128 << 20,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             rate: 50.0,

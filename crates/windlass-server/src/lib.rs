@@ -42,6 +42,7 @@ mod rate;
 mod refusal;
 mod reports;
 mod routes;
+mod rows;
 mod schedules;
 mod server;
 mod submission;
@@ -54,7 +55,8 @@ mod whole;
 
 pub use config::{Limits, SecretRef, ServerConfig, TlsFiles, TracesConfig, WebhookConfig};
 pub use fingerprint::of as plan_fingerprint;
-pub use metrics::{Measured, Metrics, StoreGauges};
+pub use metrics::{Measured, Metrics, MoreMetrics, StoreGauges};
+pub use rows::{RowSink, RowsRefused, RowsSent};
 pub use schedules::{carry_out as command_schedule, view as schedule_view};
 pub use server::{Reload, Server, ServerError};
 pub use submission::JobText;

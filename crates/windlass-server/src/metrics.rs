@@ -31,6 +31,16 @@ pub trait StoreGauges: Send + Sync + 'static {
     async fn size(&self) -> Option<(u64, Option<u64>)>;
 }
 
+/// Counters that others keep, such as kinds.
+pub trait MoreMetrics: Send + Sync + 'static {
+    /// Writes them in the text format of OpenMetrics, without an end mark, under names that begin with `windlass_`.
+    ///
+    /// # Errors
+    ///
+    /// That `text` takes no more.
+    fn write(&self, text: &mut String) -> std::fmt::Result;
+}
+
 /// Counters of one process. Made before the store is opened, so that [`Measured`] can count its commits.
 #[derive(Debug)]
 pub struct Metrics {
@@ -172,6 +182,7 @@ pub(crate) async fn get(State(app): State<Arc<App>>) -> Answer<Response> {
     let mut text = String::new();
     let written = encode_registry(&mut text, &registry)
         .and_then(|()| encode_registry(&mut text, &app.metrics.registry))
+        .and_then(|()| app.more_metrics.as_ref().map_or(Ok(()), |more| more.write(&mut text)))
         .and_then(|()| encode_eof(&mut text));
     written.map_err(|error| Refusal::internal(format!("write the metrics: {error}")))?;
     let media_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";

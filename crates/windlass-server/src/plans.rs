@@ -9,7 +9,7 @@ use http::StatusCode;
 use windlass_api::{
     Dependency, ExpectedPlan, Fault, KindInfo, KindList, PlanPreview, PlannedTask, PlannedType, Progress, SubmitRequest,
 };
-use windlass_engine::{Engine, EngineConfig, JobRequest, Kind, Preview};
+use windlass_engine::{Engine, EngineConfig, JobRequest, Kind, Preview, TaskEnd};
 use windlass_model::log::Level;
 use windlass_model::plan::{Need, TaskSpec};
 use windlass_model::task::Outcome;
@@ -107,7 +107,12 @@ fn document(app: &App, request: &JobRequest, preview: &Preview) -> PlanPreview {
     PlanPreview {
         kind: request.kind.clone(),
         name: request.name.clone(),
-        description: kind.and_then(|kind| kind.describe_plan(&request.spec, &preview.looked)),
+        description: kind.and_then(|kind| {
+            // What a round would add says what moves, where there is nothing to look at first.
+            let pending = preview.would_run.iter().map(|task| TaskEnd::planned(task.clone()));
+            let looked = kind.describe_plan(&request.spec, &preview.looked);
+            looked.or_else(|| kind.describe_plan(&request.spec, &pending.collect::<Vec<_>>()))
+        }),
         summary: kind.map(|kind| kind.summarize(&request.spec, &preview.looked)).unwrap_or_default(),
         failure: preview.status.failure.as_deref().cloned().map(Into::into),
         looked: looked.collect(),

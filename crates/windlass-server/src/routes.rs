@@ -14,7 +14,7 @@ use windlass_api::{BASE, Role};
 use crate::app::App;
 use crate::guard::{self, Actor};
 use crate::refusal::{Answer, Refusal};
-use crate::{commands, events, held, jobs, logs, metrics, pages, plans, reports, schedules, tasks, whole};
+use crate::{commands, events, held, jobs, logs, metrics, pages, plans, reports, rows, schedules, tasks, whole};
 
 /// All there is.
 pub(crate) fn router(app: &Arc<App>) -> Router {
@@ -61,6 +61,7 @@ fn handler(route: &Route, app: &Arc<App>) -> MethodRouter<Arc<App>> {
         "events" => get(events::of_all),
         "list_workers" => get(held::workers),
         "list_shared" => get(held::shared),
+        "send_rows" => post(rows::post),
         "list_schedules" => get(schedules::list),
         "get_schedule" => get(schedules::get),
         "command_schedule" => post(schedules::post),

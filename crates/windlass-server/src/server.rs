@@ -24,8 +24,9 @@ use windlass_engine::{Engine, EngineConfig};
 use crate::access::Access;
 use crate::app::{App, Parts, Peer};
 use crate::config::{ServerConfig, TlsFiles};
-use crate::metrics::{Metrics, StoreGauges};
+use crate::metrics::{Metrics, MoreMetrics, StoreGauges};
 use crate::routes;
+use crate::rows::RowSink;
 use crate::submission::JobText;
 use crate::tls::{self, CertificateNames};
 use crate::traces;
@@ -89,6 +90,8 @@ pub struct Server {
     preview: Option<EngineConfig>,
     pages: Option<Arc<dyn Pages>>,
     job_text: Option<Arc<dyn JobText>>,
+    rows: Option<Arc<dyn RowSink>>,
+    more_metrics: Option<Arc<dyn MoreMetrics>>,
     reload: Arc<Notify>,
 }
 
@@ -155,6 +158,8 @@ impl Server {
             preview: None,
             pages: None,
             job_text: None,
+            rows: None,
+            more_metrics: None,
             reload: Arc::new(Notify::new()),
         })
     }
@@ -177,6 +182,20 @@ impl Server {
     #[must_use]
     pub fn with_job_text(mut self, job_text: Arc<dyn JobText>) -> Self {
         self.job_text = Some(job_text);
+        self
+    }
+
+    /// Takes rows for tables.
+    #[must_use]
+    pub fn with_rows(mut self, rows: Arc<dyn RowSink>) -> Self {
+        self.rows = Some(rows);
+        self
+    }
+
+    /// Shows these counters, too.
+    #[must_use]
+    pub fn with_more_metrics(mut self, more: Arc<dyn MoreMetrics>) -> Self {
+        self.more_metrics = Some(more);
         self
     }
 
@@ -231,6 +250,8 @@ impl Server {
                 preview: self.preview,
                 pages: self.pages,
                 job_text: self.job_text,
+                rows: self.rows,
+                more_metrics: self.more_metrics,
             },
         ));
         let tls = tls.map(|config| Arc::new(RwLock::new(config)));

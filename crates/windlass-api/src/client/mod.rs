@@ -22,9 +22,9 @@ use crate::graph::Graph;
 use crate::problem::Problem;
 use crate::{
     AuditList, AuditQuery, BASE, CommandAnswer, CommandRequest, IDEMPOTENCY_KEY, JobDetail, JobList, JobQuery,
-    KindInfo, KindList, LeftoverList, LogList, LogQuery, PlanPreview, Report, ScheduleAnswer, ScheduleCommand,
-    ScheduleList, ScheduleView, SharedList, SubmitRequest, Submitted, TaskDetail, TaskList, TaskQuery, WaitFor, Whoami,
-    WholeJob, WholeList, WholeReport, WorkerList,
+    KindInfo, KindList, LeftoverList, LogList, LogQuery, PlanPreview, Report, RowsQuery, RowsTaken, ScheduleAnswer,
+    ScheduleCommand, ScheduleList, ScheduleView, SharedList, SubmitRequest, Submitted, TaskDetail, TaskList, TaskQuery,
+    WaitFor, Whoami, WholeJob, WholeList, WholeReport, WorkerList,
 };
 
 /// Time to connect.
@@ -398,6 +398,28 @@ impl Client {
         self.post(&["schedules", schedule, "commands"], &command, Some(key), PATIENCE).await
     }
 
+    /// Sends rows to a table. Tried again only when they say which batch of which client they are, because then they
+    /// count once.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn send_rows(
+        &self,
+        table: &str,
+        query: &RowsQuery,
+        media_type: &str,
+        rows: Vec<u8>,
+    ) -> Result<RowsTaken, ClientError> {
+        let mut url = self.url(&["tables", table, "rows"]);
+        add_query(&mut url, query);
+        let rows = bytes::Bytes::from(rows);
+        self.repeated(query.client.is_some(), PATIENCE * 2, || {
+            self.http.post(url.clone()).header(header::CONTENT_TYPE, media_type).body(rows.clone())
+        })
+        .await
+    }
+
     /// Who changed what.
     ///
     /// # Errors
@@ -430,11 +452,7 @@ impl Client {
 
     async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &impl Serialize) -> Result<T, ClientError> {
         let mut url = self.url(path);
-        let members = serde_json::to_value(query).unwrap_or_default();
-        for (name, value) in members.as_object().into_iter().flatten() {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            url.query_pairs_mut().append_pair(name, &text);
-        }
+        add_query(&mut url, query);
         // It may wait for a minute, as asked.
         self.sent(self.http.request(Method::GET, url), PATIENCE * 2).await
     }
@@ -448,13 +466,27 @@ impl Client {
     ) -> Result<T, ClientError> {
         let text = serde_json::to_vec(body).map_err(|error| ClientError::Configuration(error.to_string()))?;
         let url = self.url(path);
+        self.repeated(key.is_some(), patience, || {
+            let request = self.http.post(url.clone()).header(header::CONTENT_TYPE, "application/json");
+            let request = match key {
+                Some(key) => request.header(IDEMPOTENCY_KEY, key),
+                None => request,
+            };
+            request.body(text.clone())
+        })
+        .await
+    }
+
+    /// Sends a change, and again if that `counts_once`.
+    async fn repeated<T: DeserializeOwned>(
+        &self,
+        counts_once: bool,
+        patience: Duration,
+        request: impl Fn() -> reqwest::RequestBuilder,
+    ) -> Result<T, ClientError> {
         let mut attempt = 1;
         loop {
-            let mut request = self.http.post(url.clone()).header(header::CONTENT_TYPE, "application/json");
-            if let Some(key) = key {
-                request = request.header(IDEMPOTENCY_KEY, key);
-            }
-            let error = match self.sent(request.body(text.clone()), patience).await {
+            let error = match self.sent(request(), patience).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -463,7 +495,7 @@ impl Client {
                 ClientError::Problem(problem) => matches!(problem.status, 429 | 503),
                 ClientError::Answer { .. } | ClientError::Configuration(_) => false,
             };
-            if !again || key.is_none() || attempt == ATTEMPTS {
+            if !again || !counts_once || attempt == ATTEMPTS {
                 return Err(error);
             }
             tracing::debug!(%error, attempt, "a change is tried again");
@@ -507,6 +539,14 @@ impl Client {
 
     fn unreachable(&self, error: &reqwest::Error) -> ClientError {
         ClientError::Unreachable { server: self.base.to_string(), why: chain(error) }
+    }
+}
+
+fn add_query(url: &mut Url, query: &impl Serialize) {
+    let members = serde_json::to_value(query).unwrap_or_default();
+    for (name, value) in members.as_object().into_iter().flatten() {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        url.query_pairs_mut().append_pair(name, &text);
     }
 }
 

@@ -8,6 +8,7 @@ mod hooks;
 mod jobs;
 mod kind;
 mod pages;
+mod rows;
 mod schedules;
 mod stand;
 mod streams;

@@ -20,6 +20,7 @@ use windlass_server::{Measured, Metrics, Server, ServerConfig};
 use windlass_store::Store;
 
 use crate::kind::Tiny;
+use crate::rows::Sink;
 
 /// Longer than anything takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,6 +33,7 @@ pub(crate) struct Stand {
     pub(crate) client: reqwest::Client,
     pub(crate) token: Option<String>,
     pub(crate) reload: windlass_server::Reload,
+    pub(crate) rows: Arc<Sink>,
     scheme: &'static str,
     shutdown: CancellationToken,
     running: AbortOnDropHandle<()>,
@@ -85,6 +87,8 @@ impl Stand {
         let scheme = if config.tls.is_some() { "https" } else { "http" };
         let server = Server::bind(config, engine.clone(), clock.clone()).await.unwrap();
         let server = server.with_previews(previews).with_metrics(metrics).with_pages(Arc::new(windlass_ui::Ui));
+        let rows = Arc::new(Sink::default());
+        let server = server.with_rows(rows.clone());
         let (address, reload) = (server.local_addr(), server.reload());
         let shutdown = CancellationToken::new();
         let ending = shutdown.clone();
@@ -93,7 +97,7 @@ impl Stand {
             Arc::into_inner(engine).expect("the server has let go of the engine").shutdown().await.unwrap();
         }));
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        Self { address, store, gate, clock, client, token: None, reload, scheme, shutdown, running, dir }
+        Self { address, store, gate, clock, client, token: None, reload, rows, scheme, shutdown, running, dir }
     }
 
     /// Ends the server and its engine in good order.
