@@ -1,7 +1,9 @@
 //! Pictures of the kinds: what a job of a kind did to its data, drawn from the kind's part of the report.
 
+mod backfill;
 mod distribute;
 mod gocache;
+mod recover;
 
 use maud::{Markup, html};
 use serde_json::Value;
@@ -14,9 +16,11 @@ const ROWS: usize = 200;
 /// The picture of a kind, where there is one and the report has what it needs.
 pub(crate) fn of_kind(kind: &str, summary: &Value) -> Option<Markup> {
     match kind {
+        "backfill" => backfill::of(summary),
         "distribute" => distribute::of(summary),
         "gocache" => gocache::of(summary),
         "rebalance" => vectors(summary),
+        "recover" => recover::of(summary),
         _ => None,
     }
 }
