@@ -8,23 +8,38 @@ use windlass_distribute::input::settle::{Seen, Watched};
 use windlass_distribute::input::{Catalogue, Origin, judge};
 use windlass_distribute::{FileId, Names};
 
+use crate::changes::Changes;
 use crate::keeper::Keeper;
 use crate::state::State;
+
+/// Pause between two looks, however often something changes.
+const BREATH: Duration = Duration::from_millis(250);
 
 /// Follows the catalogue and the requests.
 pub(crate) async fn watch_catalogue(keeper: Arc<Keeper>) {
     let inputs = &keeper.spec.inputs;
-    let files = vec![inputs.grades.clone(), inputs.history.clone()];
-    let mut watched = Watched::new(files.clone(), keeper.spec.settle());
+    let files = inputs.files();
+    let changes = Arc::new(Changes::of(inputs));
+    let mut watched = Watched::new(files.clone(), inputs.settle());
     loop {
-        let (this, files) = (keeper.clone(), files.clone());
+        let (this, files, folders) = (keeper.clone(), files.clone(), changes.clone());
         let looked = tokio::task::spawn_blocking(move || {
+            // Before the look: what changes after it rings.
+            let told = folders.watch();
             let wait = look(&this, &files, &mut watched);
-            (watched, wait)
+            (watched, wait, told)
         });
-        let Ok((back, wait)) = looked.await else { return };
+        let Ok((back, wait, told)) = looked.await else { return };
         watched = back;
-        keeper.clock.sleep(wait.map_or(keeper.spec.inputs_every(), |wait| wait.min(keeper.spec.inputs_every()))).await;
+        let every = inputs.every(told);
+        let pause = wait.map_or(every, |wait| wait.min(every));
+        let breath = pause.min(BREATH);
+        keeper.clock.sleep(breath).await;
+        tokio::select! {
+            () = changes.next() => {}
+            () = keeper.inputs_changed.notified() => {}
+            () = keeper.clock.sleep(pause - breath) => {}
+        }
     }
 }
 
@@ -33,7 +48,7 @@ fn look(keeper: &Keeper, files: &[PathBuf], watched: &mut Watched) -> Option<Dur
     let mut wait = None;
     let mut changed = false;
     if std::mem::take(&mut keeper.state().look_again) {
-        *watched = Watched::new(files.to_vec(), keeper.spec.settle());
+        *watched = Watched::new(files.to_vec(), keeper.spec.inputs.settle());
     }
     match watched.look(keeper.clock.monotonic()) {
         Seen::Same => {
@@ -77,9 +92,10 @@ fn look(keeper: &Keeper, files: &[PathBuf], watched: &mut Watched) -> Option<Dur
     wait
 }
 
-fn take_catalogue(keeper: &Keeper, copies: &[PathBuf; 2]) -> Result<(), String> {
+fn take_catalogue(keeper: &Keeper, copies: &[PathBuf]) -> Result<(), String> {
     let reading = keeper.spec.reading();
     let mut state = keeper.state();
+    state.world.now = keeper.clock.wall().as_second();
     let new = read_catalogue(&mut state, copies, reading)?;
     let last = state.world.catalogue.clone();
     let accept = std::mem::take(&mut state.accept_catalogue);
@@ -87,9 +103,13 @@ fn take_catalogue(keeper: &Keeper, copies: &[PathBuf; 2]) -> Result<(), String> 
         judge(&new, (!last.is_empty()).then_some(&*last)).map_err(|refusal| refusal.to_string())?;
     }
     state.malformed.retain(|(input, _)| *input == "events");
-    state.malformed.push(("grades", new.bad_grades.clone()));
-    state.malformed.push(("history", new.bad_history.clone()));
-    state.world.catalogue = Arc::new(new);
+    if copies.len() == 1 {
+        state.malformed.push(("catalogue", new.bad_grades.clone()));
+    } else {
+        state.malformed.push(("grades", new.bad_grades.clone()));
+        state.malformed.push(("history", new.bad_history.clone()));
+    }
+    state.world.set_catalogue(Arc::new(new));
     drop(state);
     keeper.memory().accept_inputs()
 }
@@ -97,36 +117,45 @@ fn take_catalogue(keeper: &Keeper, copies: &[PathBuf; 2]) -> Result<(), String> 
 /// Reads a catalogue.
 pub(crate) fn read_catalogue(
     state: &mut State,
-    files: &[PathBuf; 2],
+    files: &[PathBuf],
     reading: windlass_distribute::input::catalogue::Reading,
 ) -> Result<Catalogue, String> {
     let open = |path: &PathBuf| {
         let file = std::fs::File::open(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
         Ok::<_, String>(std::io::BufReader::with_capacity(1 << 20, file))
     };
-    let (grades, history) = (open(&files[0])?, open(&files[1])?);
     let world = &mut state.world;
-    Catalogue::read(&mut world.names, &world.fleet, grades, history, reading)
-        .map_err(|error| format!("the catalogue cannot be read to its end: {error}"))
+    let read = match files {
+        [documents] => Catalogue::read_documents(&mut world.names, &world.fleet, open(documents)?),
+        [grades, history, ..] => {
+            Catalogue::read(&mut world.names, &world.fleet, open(grades)?, open(history)?, reading)
+        }
+        [] => return Err("no file of a catalogue is named".to_owned()),
+    };
+    read.map_err(|error| format!("the catalogue cannot be read to its end: {error}"))
 }
 
-/// Reads what is new in the event logs. Returns whether other files rise than before.
+/// Reads what is new in the event logs, and takes in what was pushed. Returns whether other files rise than before.
 fn follow_requests(keeper: &Keeper) -> bool {
     let now = keeper.clock.wall().as_second();
     let mut state = keeper.state();
     let state = &mut *state;
-    let Some(mut tail) = state.tail.take() else { return false };
+    state.world.now = now;
     let settings = state.world.settings.clone();
-    let looked = tail.look(&mut state.hits, &state.requests, now, settings.window_sec, settings.tz_offset);
-    state.notes = match looked {
-        Ok(look) => look.notes,
-        Err(error) => vec![error.to_string()],
-    };
-    state.malformed.retain(|(input, _)| *input != "events");
-    state.malformed.push(("events", tail.malformed.clone()));
-    state.tail = Some(tail);
+    if let Some(mut tail) = state.tail.take() {
+        let looked = tail.look(&mut state.hits, &state.requests, now, settings.window_sec, settings.tz_offset);
+        state.notes = match looked {
+            Ok(look) => look.notes,
+            Err(error) => vec![error.to_string()],
+        };
+        state.malformed.retain(|(input, _)| *input != "events");
+        state.malformed.push(("events", tail.malformed.clone()));
+        state.tail = Some(tail);
+    } else {
+        state.hits.forget_before(now - 2 * settings.window_sec);
+    }
     let rising = state.hits.rising(now, settings.window_sec, settings.hit_base);
-    let before = std::mem::take(&mut state.world.rising);
+    let before = state.world.rising.clone();
     state.world.set_rising(&rising);
     let which = |rising: &[(FileId, u32)]| rising.iter().map(|(file, _)| *file).collect::<Vec<_>>();
     which(&before) != which(&state.world.rising)
@@ -149,7 +178,7 @@ pub(crate) async fn watch_origin(keeper: Arc<Keeper>) {
         });
         let Ok(back) = listed.await else { return };
         known = back;
-        keeper.clock.sleep(keeper.spec.origin_every()).await;
+        keeper.clock.sleep(keeper.spec.inputs.origin_every()).await;
     }
 }
 

@@ -182,6 +182,11 @@ impl Keeper {
         self.until.store(u64::try_from(until).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
+    /// Waits until another one, or none, has taken its place.
+    pub(crate) async fn over(&self) {
+        self.stop.cancelled().await;
+    }
+
     /// Asks for a round.
     pub(crate) fn wake(&self) {
         if let Some(waker) = &*lock(&self.waker) {

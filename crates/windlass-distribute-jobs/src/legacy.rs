@@ -27,6 +27,10 @@ use crate::spec::DistributeSpec;
 
 /// How often the task looks after itself.
 const LOOK: Duration = Duration::from_secs(5);
+/// How often it looks whether the file has come without a word: an agent says `done` once, also when nobody hears it.
+const LISTED: Duration = Duration::from_secs(60);
+/// The same for a copy that began under another controller.
+const TAKEN_OVER: Duration = Duration::from_secs(2);
 
 pub(crate) struct LegacyCopyTask(pub(crate) Arc<Keepers>);
 
@@ -105,7 +109,10 @@ impl TaskType for LegacyCopyTask {
             (task.status, task.mtime) = (Status::Working, now);
         }
         cx.outside("offer", async { keeper.board.put(id, task) }).await?;
-        let ended = self.wait(cx, &spec, &keeper, &order, id, begun).await;
+        let speed = order.bits_per_second.unwrap_or(10_000_000).max(1);
+        let copying = i64::try_from(order.size.saturating_mul(16) / speed).unwrap_or(i64::MAX);
+        let most = spec.rules.task_timeout_sec.max(copying);
+        let ended = wait(cx, &keeper, &agent, &order, id, begun, most).await;
         match &ended {
             // The next attempt puts it up again, as it is.
             Err(failure) if failure.class == windlass_model::ErrorClass::Interrupted => {}
@@ -155,51 +162,60 @@ impl LegacyCopyTask {
         cx.settle(0, EffectEvent::Made { external_id: None, receipt: Some(receipt.clone()) }).await?;
         Ok(Finished::with(receipt))
     }
+}
 
-    /// Waits until the agent says that it is over, or for as long as the copy may take.
-    async fn wait(
-        &self,
-        cx: &TaskContext,
-        spec: &DistributeSpec,
-        keeper: &Keeper,
-        order: &CopyOrder,
-        id: i64,
-        mut begun: Option<i64>,
-    ) -> Result<(), Failure> {
-        let speed = order.bits_per_second.unwrap_or(10_000_000).max(1);
-        let copying = i64::try_from(order.size.saturating_mul(16) / speed).unwrap_or(i64::MAX);
-        let most = spec.rules.task_timeout_sec.max(copying);
-        let offered = cx.clock().wall().as_second();
-        loop {
-            let changed = keeper.board.changed.notified();
-            let mut changed = std::pin::pin!(changed);
-            changed.as_mut().enable();
-            let now = cx.clock().wall().as_second();
-            match keeper.board.status(id) {
-                Err(Closed::Done) => return Ok(()),
-                Err(Closed::Deleted) => {
-                    let text = format!("{} gave up the copy of {}", order.destination, order.name);
-                    return Err(Failure::permanent("given_up", text));
-                }
-                Ok(None) => {
-                    return Err(Failure::transient("not_here", "the controller of this process has begun anew"));
-                }
-                Ok(Some(Status::Working)) if begun.is_none() => {
-                    begun = Some(now);
-                    cx.checkpoint(json!({ "since": now })).await?;
-                }
-                Ok(Some(_)) => {}
+/// Waits until the agent says that it is over, or lists the file, or for `most` seconds.
+async fn wait(
+    cx: &TaskContext,
+    keeper: &Keeper,
+    agent: &Agent,
+    order: &CopyOrder,
+    id: i64,
+    mut begun: Option<i64>,
+    most: i64,
+) -> Result<(), Failure> {
+    let every = if begun.is_some() { TAKEN_OVER } else { LISTED };
+    let mut listed_at = cx.clock().monotonic();
+    let offered = cx.clock().wall().as_second();
+    loop {
+        let changed = keeper.board.changed.notified();
+        let mut changed = std::pin::pin!(changed);
+        changed.as_mut().enable();
+        let now = cx.clock().wall().as_second();
+        match keeper.board.status(id) {
+            Err(Closed::Done) => return Ok(()),
+            Err(Closed::Deleted) => {
+                let text = format!("{} gave up the copy of {}", order.destination, order.name);
+                return Err(Failure::permanent("given_up", text));
             }
-            if now - begun.unwrap_or(offered) > most {
-                let text = format!("{} has not made the copy of {} within {most} s", order.destination, order.name);
-                return Err(Failure::permanent("timeout", text));
+            Ok(None) => {
+                return Err(Failure::transient("not_here", "the controller of this process has begun anew"));
             }
-            tokio::select! {
-                biased;
-                () = cx.cancelled().cancelled() => return Err(Failure::interrupted()),
-                () = changed => {}
-                () = cx.clock().sleep(LOOK) => {}
+            Ok(Some(Status::Working)) if begun.is_none() => {
+                begun = Some(now);
+                cx.checkpoint(json!({ "since": now })).await?;
             }
+            Ok(Some(_)) => {}
+        }
+        if begun.is_some() && cx.clock().monotonic().saturating_sub(listed_at) >= every {
+            if listed(agent, order).await == Ok(true) {
+                return Ok(());
+            }
+            listed_at = cx.clock().monotonic();
+        }
+        if now - begun.unwrap_or(offered) > most {
+            let text = format!("{} has not made the copy of {} within {most} s", order.destination, order.name);
+            return Err(Failure::permanent("timeout", text));
+        }
+        tokio::select! {
+            biased;
+            () = cx.cancelled().cancelled() => return Err(Failure::interrupted()),
+            () = keeper.over() => {
+                // Its board is seen by nobody any more.
+                return Err(Failure::transient("not_here", "another controller has taken over"));
+            }
+            () = changed => {}
+            () = cx.clock().sleep(LOOK.min(every)) => {}
         }
     }
 }

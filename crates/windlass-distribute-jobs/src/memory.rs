@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `state.json` | times, retries, what was deleted; a few kilobytes |
 //! | `listing-ADDRESS` | the last listing of a node that decisions were made from: names, and a checksum at the end |
-//! | `grades`, `history` | the last accepted catalogue, as it was |
+//! | `grades`, `history`, or `documents` | the last accepted catalogue, as it was |
 //!
 //! Each is written beside, synced and renamed. A file that cannot be read is put aside and told; then, as when the job
 //! has moved to a machine that has none of them, nothing is deleted until copies that were made just before are
@@ -23,6 +23,7 @@ use windlass_distribute::input::catalogue::Reading;
 use windlass_distribute::settings::Freeze;
 use windlass_distribute::wire::agent::Name;
 use windlass_distribute::wire::encode_name;
+use windlass_distribute::world::Lowering;
 use windlass_model::Failure;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
@@ -37,6 +38,8 @@ pub(crate) struct Memory {
     written: u64,
     /// The fingerprint of each listing as it is on disk, by node.
     listings: Vec<Option<u64>>,
+    /// What the files of the accepted catalogue are called here.
+    inputs: &'static [&'static str],
 }
 
 /// `state.json`.
@@ -54,6 +57,9 @@ struct Document {
     retries: BTreeMap<Name, (i64, u32)>,
     /// How often a file failed from a source.
     failures: Vec<(Name, String, u32)>,
+    /// Files of which fewer copies are wanted: how many stay wanted, and since when.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    lowering: BTreeMap<Name, (u16, i64)>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -73,11 +79,12 @@ struct NodeDocument {
 const VERSION: u32 = 1;
 
 impl Memory {
-    /// Opens the folder and takes what is in it into `state`. `began_before`: the job has done something already.
+    /// Opens the folder and takes what is in it into `state`. `files`: of how many the catalogue is made.
+    /// `began_before`: the job has done something already.
     pub(crate) fn open(
         folder: PathBuf,
         state: &mut State,
-        reading: Reading,
+        (reading, files): (Reading, usize),
         began_before: bool,
         now: i64,
     ) -> Result<Self, Failure> {
@@ -86,7 +93,8 @@ impl Memory {
                 .hint("the controller needs a folder it can write: see `--work-dir`")
         };
         fs::create_dir_all(&folder).map_err(wrong)?;
-        let mut memory = Self { folder, written: 0, listings: vec![None; state.sights.len()] };
+        let inputs: &[&str] = if files == 1 { &["documents"] } else { &["grades", "history"] };
+        let mut memory = Self { folder, written: 0, listings: vec![None; state.sights.len()], inputs };
         let mut lost = Vec::new();
         let text = match fs::read(memory.path("state.json")) {
             Ok(text) => Some(text),
@@ -127,7 +135,7 @@ impl Memory {
                 Err(error) => return Err(memory.unreadable(&name, &error)),
             }
         }
-        let copies = memory.inputs();
+        let copies = memory.inputs("");
         if copies.iter().all(|path| path.exists()) {
             match read_catalogue(state, &copies, reading) {
                 Ok(catalogue) => state.world.catalogue = Arc::new(catalogue),
@@ -157,17 +165,13 @@ impl Memory {
         format!("{} is damaged ({why}); {where_to}", self.path(name).display())
     }
 
-    fn inputs(&self) -> [PathBuf; 2] {
-        [self.path("grades"), self.path("history")]
-    }
-
-    fn new_inputs(&self) -> [PathBuf; 2] {
-        [self.path("grades.new"), self.path("history.new")]
+    fn inputs(&self, ending: &str) -> Vec<PathBuf> {
+        self.inputs.iter().map(|name| self.path(&format!("{name}{ending}"))).collect()
     }
 
     /// Copies the inputs aside.
-    pub(crate) fn copy_inputs(&self, files: &[PathBuf]) -> Result<[PathBuf; 2], String> {
-        let copies = self.new_inputs();
+    pub(crate) fn copy_inputs(&self, files: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
+        let copies = self.inputs(".new");
         for (from, to) in files.iter().zip(&copies) {
             fs::copy(from, to)
                 .map_err(|error| format!("cannot copy {} to {}: {error}", from.display(), to.display()))?;
@@ -177,7 +181,7 @@ impl Memory {
 
     /// The copies are the accepted catalogue from now on.
     pub(crate) fn accept_inputs(&self) -> Result<(), String> {
-        for (from, to) in self.new_inputs().iter().zip(&self.inputs()) {
+        for (from, to) in self.inputs(".new").iter().zip(&self.inputs("")) {
             let synced = File::open(from).and_then(|file| file.sync_all()).and_then(|()| fs::rename(from, to));
             synced.map_err(|error| format!("the accepted catalogue cannot be kept as {}: {error}", to.display()))?;
         }
@@ -314,6 +318,11 @@ fn document(state: &State) -> Document {
         nodes: world.fleet.places().map(|place| (world.fleet[place].addr.clone(), node(place))).collect(),
         retries: state.tries.iter().filter_map(|(file, tries)| Some((name(*file)?, (retry(*file), *tries)))).collect(),
         failures,
+        lowering: world
+            .lowering
+            .iter()
+            .filter_map(|(file, low)| Some((name(*file)?, (low.copies, low.since))))
+            .collect(),
     }
 }
 
@@ -341,6 +350,11 @@ fn take(state: &mut State, document: Document, now: i64) {
         if let Some(file) = world.names.intern(name.as_bytes()) {
             world.retry_not_before.insert(file, at);
             state.tries.insert(file, tries);
+        }
+    }
+    for (name, (copies, since)) in document.lowering {
+        if let Some(file) = world.names.intern(name.as_bytes()) {
+            world.lowering.insert(file, Lowering { copies, since });
         }
     }
     for (name, addr, times) in document.failures {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use windlass_distribute::decide::Reason;
-use windlass_distribute::wire::agent::{AbsolutePath, Name};
+use windlass_distribute::wire::agent::{AbsolutePath, Checksum, Name};
 use windlass_model::{Digest, Failure};
 
 /// Why a file goes; the words of the wire.
@@ -50,6 +50,12 @@ pub(crate) struct CopyOrder {
     /// How fast it may go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) bits_per_second: Option<u64>,
+    /// The source holds it and does not read the origin: its version is another one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) from_holder: bool,
+    /// What its content must be, if the catalogue says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) checksum: Option<Checksum>,
     /// The plan that wants it.
     pub(crate) plan: String,
     /// Why, for people.

@@ -16,7 +16,7 @@ use windlass_model::TaskId;
 
 use crate::order::{CopyOrder, DeleteOrder};
 use crate::spec::{DistributeSpec, Profile};
-use crate::state::{Errand, State};
+use crate::state::{Errand, Sight, State};
 
 /// Deletes count against what is allowed at once for so many seconds: plans come as often as each second, and the
 /// brakes are meant for one a minute.
@@ -63,6 +63,7 @@ pub(crate) fn plan(
     state.world.now = now;
     let mut alarms: Vec<String> = state.input_fault.iter().cloned().collect();
     alarms.extend(state.notes.iter().cloned());
+    alarms.extend(stale(state));
     state.world.settings.freeze = freeze(state, spec, now, &mut alarms);
     let parked: Vec<FileId> = state.parked().collect();
     for file in &parked {
@@ -127,6 +128,19 @@ fn has_room(state: &State, place: NodeIx, bytes: i64, pending: &Pending) -> bool
         world.transfers.iter().filter(|open| open.destination == *addr).map(|open| world.size(open.file)).sum();
     let used = space.used + pending.get(&place).map_or(0, |(_, bytes)| *bytes) + inbound;
     used + bytes <= world.settings.limit_bytes(space.size())
+}
+
+/// What to do when nodes refuse this controller, because they have seen a later term of it.
+fn stale(state: &State) -> Option<String> {
+    let refusing: Vec<&Sight> = state.sights.iter().filter(|sight| sight.stale).collect();
+    let said = refusing.first()?.fault.as_deref().unwrap_or_default();
+    // What to do comes first: lines are cut.
+    Some(format!(
+        "if the job before is stopped and its state is lost, write `after_term:` with the term that is named here: {} of {} \
+         nodes refuse this controller ({said})",
+        refusing.len(),
+        state.sights.len()
+    ))
 }
 
 /// What is held back, by whom.
@@ -329,7 +343,9 @@ fn copy_order(state: &mut State, spec: &DistributeSpec, id: &str, transfer: &Tra
         destination: world.fleet[transfer.destination].addr.clone(),
         rank: transfer.rank,
         rising: transfer.rising,
-        bits_per_second: spec.bits_per_second,
+        bits_per_second: spec.bits_per_second(&world.fleet[transfer.source].addr, world.now),
+        from_holder: transfer.from_holder,
+        checksum: world.catalogue.checksum(file),
         plan: id.to_owned(),
         because: because_transfer(world, transfer),
     })
@@ -363,7 +379,7 @@ fn delete_order(
         why: delete.reason.into(),
         bytes: delete.bytes,
         version: state.version(delete.node, delete.file),
-        stay: if duplicate { world.settings.wanted(world.catalogue.rank(delete.file)) } else { 0 },
+        stay: if duplicate { world.wanted(delete.file) } else { 0 },
         others: others.map(|place| world.fleet[*place].addr.clone()).collect(),
         path: AbsolutePath::new(path.into_os_string().into_vec()).ok()?,
         plan: id.to_owned(),

@@ -44,6 +44,15 @@ pub(crate) struct Sighting {
     pub(crate) space: Option<Space>,
     /// Counts its changes, as it said itself.
     pub(crate) generation: Option<u64>,
+    /// It has seen a later term of this controller.
+    pub(crate) stale: bool,
+}
+
+impl Sighting {
+    /// A look that brought nothing yet.
+    pub(crate) const fn nothing(began: Duration) -> Self {
+        Self { began, beat: Ok(None), listing: None, space: None, generation: None, stale: false }
+    }
 }
 
 /// What came for a listing.
@@ -71,6 +80,8 @@ pub(crate) struct Sight {
     pub(crate) dirty: Option<Duration>,
     /// Why it did not answer.
     pub(crate) fault: Option<String>,
+    /// It has seen a later term of this controller.
+    pub(crate) stale: bool,
     /// Copies to it that failed in a row, and the last of those files.
     streak: (u32, Option<FileId>),
     /// Rests that it had in a row.
@@ -143,6 +154,7 @@ impl State {
         let sight = &mut self.sights[at];
         let first = !std::mem::replace(&mut sight.looked, true);
         let was_up = self.world.nodes[at].up;
+        sight.stale = sighting.stale;
         let up = match &sighting.beat {
             Ok(_) => {
                 (sight.misses, sight.answers) = (0, sight.answers.saturating_add(1));

@@ -14,7 +14,8 @@ pub(crate) async fn free() -> String {
 }
 
 /// Plays the loop of an old agent.
-async fn agent(rig: std::sync::Arc<Rig>, listen: String, own: String, honest: bool) {
+pub(crate) async fn agent(rig: std::sync::Arc<Rig>, listen: String, own: String, honest: bool) {
+    windlass_blob::install_crypto_provider();
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     loop {
         rig.clock.sleep(Duration::from_millis(20)).await;

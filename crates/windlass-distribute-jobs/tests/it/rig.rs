@@ -30,7 +30,11 @@ pub(crate) struct Rig {
 impl Rig {
     /// With these files on the origin and in the catalogue, best first.
     pub(crate) fn new(files: &[(&str, u64)]) -> Self {
-        let clock = SystemClock::real();
+        Self::on(SystemClock::real(), files)
+    }
+
+    /// The same on another clock.
+    pub(crate) fn on(clock: SharedClock, files: &[(&str, u64)]) -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         fs::create_dir(folder.path().join("origin")).unwrap();
         fs::create_dir(folder.path().join("events")).unwrap();
@@ -87,9 +91,13 @@ impl Rig {
     }
 
     pub(crate) async fn engine(&self) -> Engine {
+        self.engine_of(Self::kinds()).await
+    }
+
+    pub(crate) async fn engine_of(&self, kinds: Kinds) -> Engine {
         let (store, clock) = (Arc::new(self.store.clone()), self.clock.clone());
         let seed = clock.monotonic().as_nanos() as u64;
-        let config = EngineConfig::new(store, clock, Seeded::shared(seed), Self::kinds(), self.path("jobs"));
+        let config = EngineConfig::new(store, clock, Seeded::shared(seed), kinds, self.path("jobs"));
         Engine::open(config).await.unwrap()
     }
 
