@@ -108,7 +108,14 @@ pub(super) async fn why(app: &App, args: &WhyArgs) -> anyhow::Result<Exit> {
         let words = |values: Vec<Value>| values.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>();
         let on = words(list("on"));
         let place = if on.is_empty() { "is on no node".to_owned() } else { format!("is on {}", on.join(", ")) };
-        let mut text = format!("{name} (rank {}, {} bytes) {place}\n", answer["rank"], answer["size"]);
+        if answer["known"] == false {
+            return format!("{name} is not known: {}\n", answer["because"].as_str().unwrap_or_default());
+        }
+        let rank = match answer["rank"].as_u64() {
+            Some(rank) if rank > 0 => format!("rank {rank}"),
+            _ => "not in the catalogue".to_owned(),
+        };
+        let mut text = format!("{name} ({rank}, {} bytes) {place}\n", answer["size"]);
         for line in words(list("because")) {
             text.push_str(&format!("  {line}\n"));
         }
