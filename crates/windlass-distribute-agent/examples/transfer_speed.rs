@@ -1,8 +1,11 @@
-//! How fast a file goes from one agent to another on this machine, next to `cp`.
+//! How fast a file goes from one agent to another on this machine, next to `cp` and to a plain server.
 //!
-//! `transfer_speed [FOLDER] [MEGABYTES] [ROUNDS]` prints the best of the rounds, each with the copy on disk at its end.
+//! `transfer_speed [FOLDER] [MEGABYTES] [ROUNDS] [json]` prints the best of the rounds, each with the copy on disk at its
+//! end; `json` one document for programs. The plain server does nothing but `sendfile`, and `curl` fetches from it.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -39,6 +42,35 @@ fn copied(command: &mut Command, to: &Path) -> Result<(), Fault> {
     synced(to)
 }
 
+/// Answers one request with the file, whatever was asked for.
+fn send(file: &Path, size: u64, mut stream: &TcpStream) -> Result<(), Fault> {
+    let mut head = BufReader::new(stream);
+    let mut line = String::new();
+    while head.read_line(&mut line)? > 2 {
+        line.clear();
+    }
+    write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n")?;
+    let (file, mut offset) = (File::open(file)?, 0);
+    while offset < size {
+        let left = usize::try_from(size - offset)?;
+        if rustix::fs::sendfile(stream, &file, Some(&mut offset), left.min(4 << 20))? == 0 {
+            return Err("the file ended early".into());
+        }
+    }
+    Ok(())
+}
+
+/// A server that does nothing but `sendfile`; it ends with the process.
+fn plain_server(file: PathBuf, size: u64) -> Result<String, Fault> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?.to_string();
+    std::thread::spawn(move || {
+        // Whoever hangs up too early is told by its own exit status.
+        listener.incoming().flatten().for_each(|stream| drop(send(&file, size, &stream)));
+    });
+    Ok(address)
+}
+
 async fn agent(folder: PathBuf, source: &Path) -> Result<String, Fault> {
     let mut config = AgentConfig::new("127.0.0.1:0".parse()?, folder);
     config.source_dirs.push(source.to_owned());
@@ -66,11 +98,12 @@ async fn main() -> Result<(), Fault> {
     let file = from.join("film");
     fill(&file, megabytes)?;
     let size = megabytes << 20;
+    let plain = plain_server(file.clone(), size)?;
     let (source, target) = (agent(from.clone(), &root).await?, agent(to.clone(), &root).await?);
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().build()?;
     let clock = SystemClock::real();
-    let mut best = [Duration::MAX; 4];
+    let mut best = [Duration::MAX; 5];
     for round in 0..rounds {
         for (kind, best) in best.iter_mut().enumerate() {
             let name = format!("copy-{kind}-{round}");
@@ -78,13 +111,14 @@ async fn main() -> Result<(), Fault> {
             let began = clock.monotonic();
             match kind {
                 0 => copied(Command::new("cp").arg(&file).arg(&path), &path)?,
-                1 => {
-                    let url = format!("http://{source}/v2/files/film");
+                1 | 2 => {
+                    let from = if kind == 1 { format!("{plain}/film") } else { format!("{source}/v2/files/film") };
+                    let url = format!("http://{from}");
                     copied(Command::new("curl").args(["-sf", "--noproxy", "*", "-o"]).arg(&path).arg(url), &path)?;
                 }
                 _ => {
                     let from = match kind {
-                        2 => json!({ "url": format!("http://{source}"), "path_name": "film" }),
+                        3 => json!({ "url": format!("http://{source}"), "path_name": "film" }),
                         _ => json!({ "path": file }),
                     };
                     let order = json!({ "id": name, "name": name, "size": size, "source": from });
@@ -107,7 +141,18 @@ async fn main() -> Result<(), Fault> {
     }
     let speed = |time: Duration| size as f64 / 1e6 / time.as_secs_f64();
     let cp = speed(best[0]);
-    let names = ["cp", "curl from the agent", "agent to agent", "agent from a folder"];
+    if words.get(4).is_some_and(|word| word == "json") {
+        let keys = ["cp", "curl_from_sendfile", "curl_from_agent", "agent_to_agent", "agent_from_folder"];
+        let speeds: serde_json::Map<_, _> =
+            keys.into_iter().zip(best).map(|(key, time)| (key.to_owned(), json!(speed(time)))).collect();
+        writeln!(
+            std::io::stdout(),
+            "{}",
+            json!({ "megabytes": megabytes, "rounds": rounds, "mb_per_second": speeds })
+        )?;
+        return Ok(());
+    }
+    let names = ["cp", "curl from sendfile", "curl from the agent", "agent to agent", "agent from a folder"];
     for (name, time) in names.into_iter().zip(best) {
         let speed = speed(time);
         writeln!(std::io::stdout(), "{name:>20}: {speed:7.0} MB/s, {:.2} of cp", speed / cp)?;

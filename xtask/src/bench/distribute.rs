@@ -1,4 +1,7 @@
-//! Deciding where files belong, at the sizes of the original's own figures.
+//! Deciding where files belong, at the sizes of the original's own figures; moving them; and what hanging nodes cost.
+
+use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -8,6 +11,17 @@ use crate::run;
 
 /// The example program of windlass-distribute that decides.
 const EXAMPLE: &str = "bench_plan";
+/// The one of windlass-distribute-agent that moves a file.
+const SPEED: &str = "transfer_speed";
+/// The one of windlass-distribute-jobs that has nodes hang.
+const HANGING: &str = "hanging_nodes";
+/// What one agent to another has to reach at least, next to `cp`, and to `curl` from a server of nothing but `sendfile`.
+const OF_CP: f64 = 0.97;
+const OF_SENDFILE: f64 = 0.9;
+/// Milliseconds that hanging nodes may cost a plan; the original needs 15,000 for each. Less is noise of the machine.
+const HANGING_MAY_COST: f64 = 500.0;
+/// The size of the file that is moved, in MiB, and how often; best of.
+const MOVED: [&str; 2] = ["1024", "5"];
 
 /// What the program that this one replaces needs for a whole run on such a machine when every file is placed, in seconds
 /// of processor time, and what ours may take, with its memory in MB where that is limited.
@@ -23,21 +37,91 @@ const AFTER_ONE_INPUT: f64 = 100.0;
 /// Milliseconds for reading the catalogue of a million files.
 const READ_A_MILLION: f64 = 1500.0;
 
-pub(super) fn run(sizes: &[String]) -> Result<()> {
+/// An example program as people would run it.
+fn example(package: &str, name: &str) -> Result<PathBuf> {
     let mut build = run::cargo();
-    build.args(["build", "--locked", "--release", "--package", "windlass-distribute", "--example", EXAMPLE]);
+    build.args(["build", "--locked", "--release", "--package", package, "--example", name]);
     run::check(&mut build)?;
-    let program = run::target_dir().join("release/examples").join(EXAMPLE);
+    Ok(run::target_dir().join("release/examples").join(name))
+}
+
+/// Runs a program that prints one document.
+fn document(command: &mut Command) -> Result<Value> {
+    let text = run::output(command)?;
+    serde_json::from_str(text.trim()).with_context(|| format!("understand {text}"))
+}
+
+pub(super) fn run(sizes: &[String]) -> Result<()> {
+    let program = example("windlass-distribute", EXAMPLE)?;
     let mut deciding = Vec::new();
     for size in sizes {
         eprintln!("     {size}");
         // A process each, so that the peak of memory is its own.
-        let text = run::output(run::program(&program).arg(size))?;
-        let figures: Value = serde_json::from_str(text.trim()).with_context(|| format!("understand {text}"))?;
+        let figures = document(run::program(&program).arg(size))?;
         deciding.push((size.clone(), figures));
     }
+    eprintln!("     moving");
+    // Where the build is, not where temporary files are: those are often in memory.
+    let speed = example("windlass-distribute-agent", SPEED)?;
+    let moving = document(run::program(speed).arg(run::target_dir()).args(MOVED).arg("json"))?;
+    eprintln!("     hanging nodes");
+    let hanging = document(&mut run::program(example("windlass-distribute-jobs", HANGING)?))?;
     report(&deciding);
-    keep("distribute", json!({ "deciding": deciding.iter().map(|(_, figures)| figures).collect::<Vec<_>>() }))
+    report_moving(&moving);
+    report_hanging(&hanging);
+    let deciding: Vec<&Value> = deciding.iter().map(|(_, figures)| figures).collect();
+    keep("distribute", json!({ "deciding": deciding, "moving": moving, "hanging": hanging }))
+}
+
+fn verdict(met: bool) -> String {
+    if met { "met" } else { "MISSED" }.to_owned()
+}
+
+fn report_moving(moving: &Value) {
+    let speed = |name: &str| moving["mb_per_second"][name].as_f64().unwrap_or(f64::NAN);
+    let (cp, plain) = (speed("cp"), speed("curl_from_sendfile"));
+    let ways = [
+        ("cp", "cp"),
+        ("curl from sendfile", "curl_from_sendfile"),
+        ("curl from the agent", "curl_from_agent"),
+        ("agent to agent", "agent_to_agent"),
+        ("agent from a folder", "agent_from_folder"),
+    ];
+    let row = |(heading, name): (&str, &str)| {
+        let mbs = speed(name);
+        vec![heading.to_owned(), format!("{mbs:.0}"), format!("{:.2}", mbs / cp), format!("{:.2}", mbs / plain)]
+    };
+    println!("\na file of {} MiB, on disk in the end, best of {}", moving["megabytes"], moving["rounds"]);
+    table::print(&["", "MB/s", "of cp", "of curl from sendfile"], &ways.map(row));
+    let target = |what: &str, figure: f64, least: f64| {
+        vec![what.to_owned(), format!("{figure:.2}"), format!("{least:.2}"), verdict(figure >= least)]
+    };
+    println!();
+    let targets = [
+        target("agent to agent, of cp", speed("agent_to_agent") / cp, OF_CP),
+        target("agent to agent, of curl from sendfile", speed("agent_to_agent") / plain, OF_SENDFILE),
+    ];
+    table::print(&["target", "figure", "at least", ""], &targets);
+}
+
+fn report_hanging(hanging: &Value) {
+    let rows = hanging.as_array().cloned().unwrap_or_default();
+    let number = |row: &Value, name: &str| row[name].as_f64().unwrap_or(f64::NAN);
+    let usual = rows.iter().find(|row| row["hanging"] == 0).map_or(f64::NAN, |row| number(row, "median_ms"));
+    println!("\nfrom a change of the catalogue to the file on a node, milliseconds");
+    let line = |row: &Value| {
+        let cost = number(row, "median_ms") - usual;
+        vec![
+            row["nodes"].to_string(),
+            row["hanging"].to_string(),
+            format!("{:.0}", number(row, "median_ms")),
+            format!("{:.0}", number(row, "worst_ms")),
+            format!("{cost:.0}"),
+            verdict(cost <= HANGING_MAY_COST),
+        ]
+    };
+    let headings = ["nodes", "of them hang", "median", "worst", "they cost", "at most 500"];
+    table::print(&headings, &rows.iter().map(line).collect::<Vec<_>>());
 }
 
 fn cpu(figures: &Value, name: &str) -> f64 {
@@ -68,8 +152,7 @@ fn report(deciding: &[(String, Value)]) {
     table::print(&headings, &deciding.iter().map(row).collect::<Vec<_>>());
     let mut targets = Vec::new();
     let mut add = |what: String, figure: f64, at_most: f64| {
-        let verdict = if figure <= at_most { "met" } else { "MISSED" };
-        targets.push(vec![what, format!("{figure:.1}"), format!("{at_most:.1}"), verdict.to_owned()]);
+        targets.push(vec![what, format!("{figure:.1}"), format!("{at_most:.1}"), verdict(figure <= at_most)]);
     };
     for (size, figures) in deciding {
         let Some((_, original, at_most, memory)) = WHOLE_RUN.iter().find(|(known, ..)| known == size) else { continue };
