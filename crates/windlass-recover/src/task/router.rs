@@ -11,6 +11,7 @@ use windlass_model::effect::Effect;
 use windlass_openstack::{CallFault, Method, Scope, Service};
 
 use super::Made;
+use super::removal::reverse_of;
 use crate::inventory::Router;
 use crate::mark;
 use crate::sites::Sites;
@@ -108,6 +109,10 @@ impl TaskType for RouterTask {
         })
     }
 
+    fn undone_by(&self) -> Option<&'static str> {
+        reverse_of(self.name())
+    }
+
     async fn undo(&self, cx: &TaskContext) -> Result<Finished, Failure> {
         let work = Work::at_target(cx, &self.0)?;
         let cloud = &work.cloud;
@@ -119,16 +124,27 @@ impl TaskType for RouterTask {
             };
             for id in work.ids(&effect, look).await? {
                 if effect.n == 0 {
-                    self.empty(&work, &id).await?;
+                    empty(&work, &id).await?;
                     work.delete(&Scope::Home, Service::Network, "router", &format!("/routers/{id}")).await?;
                 } else {
-                    self.part(&work, &id).await?;
+                    part(&work, &id).await?;
                 }
             }
             cx.settle_undone(effect.n).await?;
         }
         Ok(Finished::default())
     }
+}
+
+/// Removes a router with its routes and interfaces.
+pub(crate) async fn remove(work: &Work<'_>, id: &str) -> Result<(), Failure> {
+    empty(work, id).await?;
+    let path = format!("/ports?device_id={id}&device_owner=network%3Arouter_interface");
+    let ports = work.cloud.list(&Scope::Home, Service::Network, &path, "ports").await;
+    for port in ports.map_err(|fault| work::failure(&fault))?.iter().filter_map(work::id_of) {
+        part(work, &port).await?;
+    }
+    work.delete(&Scope::Home, Service::Network, "router", &format!("/routers/{id}")).await
 }
 
 impl RouterTask {
@@ -177,43 +193,45 @@ impl RouterTask {
             Err(fault) => Err(work::failure(&fault)),
         }
     }
+}
 
-    /// Takes a port off its router, with which it goes; a port that never was on one is deleted.
-    async fn part(&self, work: &Work<'_>, port: &str) -> Result<(), Failure> {
-        let cloud = &work.cloud;
-        let found = cloud.find(&Scope::Home, Service::Network, &format!("/ports/{port}")).await;
-        let Some(found) = found.map_err(|fault| work::failure(&fault))? else { return Ok(()) };
-        let router = found["port"]["device_id"].as_str().unwrap_or_default();
-        if router.is_empty() {
-            return work.delete(&Scope::Home, Service::Network, "interface", &format!("/ports/{port}")).await;
-        }
-        let path = format!("/routers/{router}/remove_router_interface");
-        let body = json!({ "port_id": port });
-        let parted = cloud.call(&Scope::Home, Service::Network, Method::PUT, &path, Some(&body));
-        match work.cx.outside("part from router", parted).await? {
-            Err(fault) if !fault.is_not_found() => Err(work::failure(&fault)),
-            _ => Ok(()),
-        }
+/// Takes a port off its router, with which it goes; a port that never was on one is deleted.
+async fn part(work: &Work<'_>, port: &str) -> Result<(), Failure> {
+    let cloud = &work.cloud;
+    let found = cloud.find(&Scope::Home, Service::Network, &format!("/ports/{port}")).await;
+    let Some(found) = found.map_err(|fault| work::failure(&fault))? else { return Ok(()) };
+    let router = found["port"]["device_id"].as_str().unwrap_or_default();
+    if router.is_empty() {
+        return work.delete(&Scope::Home, Service::Network, "interface", &format!("/ports/{port}")).await;
     }
+    // No interface goes that a route leads by way of.
+    empty(work, router).await?;
+    let path = format!("/routers/{router}/remove_router_interface");
+    let body = json!({ "port_id": port });
+    let parted = cloud.call(&Scope::Home, Service::Network, Method::PUT, &path, Some(&body));
+    match work.cx.outside("part from router", parted).await? {
+        Err(fault) if !fault.is_not_found() => Err(work::failure(&fault)),
+        _ => Ok(()),
+    }
+}
 
-    /// Takes away the routes, without which interfaces could not go.
-    async fn empty(&self, work: &Work<'_>, router: &str) -> Result<(), Failure> {
-        let cloud = &work.cloud;
-        let gone = |fault: CallFault| if fault.is_not_found() { Ok(()) } else { Err(work::failure(&fault)) };
-        let found = match cloud.get(&Scope::Home, Service::Network, &format!("/routers/{router}")).await {
-            Ok(found) => found,
-            Err(fault) => return gone(fault),
-        };
-        let routes = &found["router"]["routes"];
-        if routes.as_array().is_none_or(Vec::is_empty) {
-            return Ok(());
-        }
-        let body = json!({ "router": { "routes": routes } });
-        let path = format!("/routers/{router}/remove_extraroutes");
-        let call = cloud.call(&Scope::Home, Service::Network, Method::PUT, &path, Some(&body));
-        match work.cx.outside("remove routes", call).await? {
-            Ok(_) => Ok(()),
-            Err(fault) => gone(fault),
-        }
+/// Takes away the routes, without which interfaces could not go.
+async fn empty(work: &Work<'_>, router: &str) -> Result<(), Failure> {
+    let cloud = &work.cloud;
+    let gone = |fault: CallFault| if fault.is_not_found() { Ok(()) } else { Err(work::failure(&fault)) };
+    let found = match cloud.get(&Scope::Home, Service::Network, &format!("/routers/{router}")).await {
+        Ok(found) => found,
+        Err(fault) => return gone(fault),
+    };
+    let routes = &found["router"]["routes"];
+    if routes.as_array().is_none_or(Vec::is_empty) {
+        return Ok(());
+    }
+    let body = json!({ "router": { "routes": routes } });
+    let path = format!("/routers/{router}/remove_extraroutes");
+    let call = cloud.call(&Scope::Home, Service::Network, Method::PUT, &path, Some(&body));
+    match work.cx.outside("remove routes", call).await? {
+        Ok(_) => Ok(()),
+        Err(fault) => gone(fault),
     }
 }
