@@ -1,15 +1,18 @@
 //! From a plan and an inventory to tasks. Starts from the instances and pulls in what they need.
 
+mod instances;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::{Value, json};
 use windlass_model::plan::TaskSpec;
 use windlass_model::{Digest, TaskId};
 
-use crate::inventory::{Instance, Inventory, Rule, Subnet};
+use crate::inventory::{Instance, Inventory, Rule, Subnet, Tenant};
 use crate::mark;
-use crate::spec::{Condition, Mode, RecoverSpec, VolumePlan};
-use crate::task::{diagnose, flavor, gather, instance, keypair, neutron::Sort, router, tenant, volume};
+use crate::order::Order;
+use crate::spec::{Mode, RecoverSpec, VolumePlan};
+use crate::task::{flavor, gather, keypair, neutron::Sort, router, tenant, volume};
 
 /// External networks of the protected site, by id, as ids of the target site.
 pub(crate) type Externals = BTreeMap<String, String>;
@@ -28,8 +31,14 @@ pub(crate) struct Graph<'a, F> {
     inventory: &'a Inventory,
     found: &'a Found,
     new: F,
+    order: Order<'a>,
+    /// The ids of the instances that are recovered, and of the networks that they are on.
+    chosen: BTreeSet<&'a str>,
+    networks: BTreeSet<&'a str>,
     tasks: Vec<TaskSpec>,
     ids: HashMap<(&'static str, String), TaskId>,
+    /// The tasks after which a wave has begun, and those after which it is through.
+    waves: BTreeMap<(usize, bool), Option<TaskId>>,
 }
 
 /// Rules that one task waits for: its record stays small.
@@ -46,43 +55,38 @@ pub(crate) fn build<F: Fn(&str, String) -> TaskSpec>(
     found: &Found,
     new: F,
 ) -> Vec<TaskSpec> {
-    let mut graph = Graph { spec, inventory, found, new, tasks: Vec::new(), ids: HashMap::new() };
-    let chosen = chosen(spec, inventory);
+    let order = Order::new(spec, inventory);
+    let chosen = order.chosen();
+    let networks = chosen.iter().flat_map(|one| one.nics.iter().map(|nic| nic.network.as_str())).collect();
+    let mut graph = Graph {
+        spec,
+        inventory,
+        found,
+        new,
+        networks,
+        chosen: chosen.iter().map(|one| one.id.as_str()).collect(),
+        order,
+        tasks: Vec::new(),
+        ids: HashMap::new(),
+        waves: BTreeMap::new(),
+    };
     for one in chosen {
         graph.instance(one);
     }
+    graph.last_waves();
     graph.tasks
 }
 
+/// The name of a project at the target site.
+pub(crate) fn tenant_name(spec: &RecoverSpec, inventory: &Inventory, tenant: &Tenant) -> String {
+    let mapped = spec.map.tenants.get(&tenant.name).or_else(|| spec.map.tenants.get(&tenant.id));
+    let own = || format!("{}.{}", tenant.name, mark::short(&format!("{}/{}", inventory.site, tenant.id)));
+    mapped.cloned().unwrap_or_else(own)
+}
+
 /// The instances to recover, with those that must come before them first.
-pub(crate) fn chosen<'a>(spec: &RecoverSpec, inventory: &'a Inventory) -> Vec<&'a Instance> {
-    let wanted =
-        |one: &Instance| spec.only.is_empty() || spec.only.iter().any(|name| *name == one.name || *name == one.id);
-    let find = |name: &str| inventory.instances.iter().find(|one| one.name == name || one.id == name);
-    let mut chosen: Vec<&Instance> = Vec::new();
-    let mut seen = BTreeSet::new();
-    // What has its predecessors done is taken; a plan without circles comes to an end.
-    fn take<'a>(
-        one: &'a Instance,
-        spec: &RecoverSpec,
-        find: &dyn Fn(&str) -> Option<&'a Instance>,
-        seen: &mut BTreeSet<&'a str>,
-        chosen: &mut Vec<&'a Instance>,
-    ) {
-        if !seen.insert(&one.id) {
-            return;
-        }
-        for after in spec.plan_of(one).into_iter().flat_map(|plan| &plan.after) {
-            if let Some(before) = find(&after.instance) {
-                take(before, spec, find, seen, chosen);
-            }
-        }
-        chosen.push(one);
-    }
-    for one in inventory.instances.iter().filter(|one| wanted(one)) {
-        take(one, spec, &find, &mut seen, &mut chosen);
-    }
-    chosen
+pub(crate) fn chosen<'a>(spec: &'a RecoverSpec, inventory: &'a Inventory) -> Vec<&'a Instance> {
+    Order::new(spec, inventory).chosen()
 }
 
 impl<F: Fn(&str, String) -> TaskSpec> Graph<'_, F> {
@@ -114,15 +118,7 @@ impl<F: Fn(&str, String) -> TaskSpec> Graph<'_, F> {
             return Some(known);
         }
         let found = self.inventory.tenants.iter().find(|one| one.id == id)?.clone();
-        let own = || format!("{}.{}", found.name, mark::short(&format!("{}/{id}", self.inventory.site)));
-        let name = self
-            .spec
-            .map
-            .tenants
-            .get(&found.name)
-            .or_else(|| self.spec.map.tenants.get(id))
-            .cloned()
-            .unwrap_or_else(own);
+        let name = tenant_name(self.spec, self.inventory, &found);
         let task = self.task(tenant::CREATE, id, &found.name);
         let input = value(&tenant::Input { tenant: found, name });
         let task = self.shared(task, "tenant", id, &input).input(input).rank(100);
@@ -289,10 +285,7 @@ impl<F: Fn(&str, String) -> TaskSpec> Graph<'_, F> {
         let mut found = self.inventory.routers.iter().find(|one| one.id == id)?.clone();
         let project = self.tenant(&found.tenant)?;
         // Interfaces to what is not recovered are left out.
-        let needed: BTreeSet<&str> = chosen(self.spec, self.inventory)
-            .into_iter()
-            .flat_map(|one| one.nics.iter().map(|nic| nic.network.as_str()))
-            .collect();
+        let needed = &self.networks;
         found.interfaces.retain(|interface| needed.contains(interface.network.as_str()));
         let external = found.external.as_ref().and_then(|network| self.found.externals.get(network)).cloned();
         let parts: Vec<(TaskId, TaskId)> = found
@@ -347,10 +340,14 @@ impl<F: Fn(&str, String) -> TaskSpec> Graph<'_, F> {
         let found = self.inventory.volumes.iter().find(|one| one.id == id)?.clone();
         let project = self.tenant(&found.tenant)?;
         let name = found.name.clone();
-        // Of the replicas only its own: the list may be long.
-        let replicas =
-            self.found.replicas.get(id).map(|replica| (id.to_owned(), replica.clone())).into_iter().collect();
-        let plan = VolumePlan::CinderNative { replicas };
+        let plan = match &self.spec.volumes {
+            VolumePlan::Blob(_) => self.spec.volumes.clone(),
+            // Of the replicas only its own: the list may be long.
+            VolumePlan::CinderNative { .. } => {
+                let own = self.found.replicas.get(id).map(|replica| (id.to_owned(), replica.clone()));
+                VolumePlan::CinderNative { replicas: own.into_iter().collect() }
+            }
+        };
         let input = json!({ "volume": found, "plan": plan });
         let copy = self
             .task(volume::COPY, id, &name)
@@ -362,105 +359,6 @@ impl<F: Fn(&str, String) -> TaskSpec> Graph<'_, F> {
         let import = self.task(volume::IMPORT, id, &name).requires(project).reference("/tenant", project, "/tenant");
         let import = import.requires(copy).reference("/handle", copy, "/handle").input(input);
         Some(self.add(volume::IMPORT, id, import))
-    }
-
-    fn instance(&mut self, one: &Instance) -> Option<()> {
-        let project = self.tenant(&one.tenant)?;
-        let plan = self
-            .spec
-            .plan_of(one)
-            .cloned()
-            .unwrap_or_else(|| crate::spec::InstancePlan { auto_start: true, ..Default::default() });
-        let mut task =
-            self.task(instance::CREATE, &one.id, &one.name).requires(project).reference("/tenant", project, "/tenant");
-        let mut required: BTreeSet<TaskId> = [project].into();
-        let mut require = |task: TaskSpec, id: TaskId| if required.insert(id) { task.requires(id) } else { task };
-        let flavor = self.flavor(&one.flavor)?;
-        task = require(task, flavor).reference("/flavor", flavor, "/made");
-        if let Some(keypair) = one.keypair.as_ref().and_then(|name| self.keypair(name)) {
-            task = require(task, keypair).reference("/keypair", keypair, "/made");
-        }
-        let mut nics = Vec::new();
-        for (n, nic) in one.nics.iter().enumerate() {
-            let network = self.network(&nic.network)?;
-            task = require(task, network).reference(format!("/nics/{n}/network"), network, "/made");
-            for (at, address) in nic.addresses.iter().enumerate() {
-                let subnet = self.subnet(&address.subnet)?;
-                task = require(task, subnet).reference(format!("/nics/{n}/subnets/{at}"), subnet, "/made");
-            }
-            for (at, group) in nic.security_groups.iter().enumerate() {
-                let made = self.group(group)?;
-                task = require(task, made).reference(format!("/nics/{n}/groups/{at}"), made, "/made");
-                // An instance does not come up before its rules are all there.
-                for gathered in self.rules_of(group) {
-                    task = require(task, gathered);
-                }
-            }
-            for router in self.routers(&nic.network) {
-                task = require(task, router);
-            }
-            if let Some(floating) =
-                nic.floating_ip.as_ref().filter(|_| self.spec.floating_ips).and_then(|id| self.floating(id))
-            {
-                task = require(task, floating).reference(format!("/nics/{n}/floating"), floating, "/made").reference(
-                    format!("/nics/{n}/floating_address"),
-                    floating,
-                    "/address",
-                );
-            }
-            let made = json!({});
-            nics.push(json!({ "subnets": vec![&made; nic.addresses.len()], "groups": vec![&made; nic.security_groups.len()] }));
-        }
-        for (at, attachment) in one.volumes.iter().enumerate() {
-            let volume = self.volume(&attachment.volume)?;
-            task = require(task, volume).reference(format!("/volumes/{at}"), volume, "/made");
-        }
-        let mut delay = 0;
-        for after in &plan.after {
-            let Some(before) = self
-                .inventory
-                .instances
-                .iter()
-                .find(|other| other.name == after.instance || other.id == after.instance)
-            else {
-                continue;
-            };
-            let stage = match after.condition {
-                Condition::Created => instance::CREATE,
-                Condition::Active => instance::BOOT,
-                Condition::Diagnosed => diagnose::DIAGNOSE,
-            };
-            if let Some(before) = self.known(stage, &before.id) {
-                task = require(task, before);
-            }
-            delay = delay.max(after.delay.map_or(0, |span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX)));
-        }
-        if delay > 0 {
-            task = task.delay_ms(delay);
-        }
-        if let Some(question) = &plan.ask {
-            task = task.needs_approval(question);
-        }
-        let zone =
-            plan.zone.clone().or_else(|| one.zone.as_ref().and_then(|zone| self.spec.map.zones.get(zone)).cloned());
-        let task = task
-            .pool(format!("openstack/{}/boots", self.spec.target.name()), 10)
-            .input(json!({ "instance": one, "zone": zone, "hypervisor": plan.hypervisor, "nics": nics, "volumes": vec![json!({}); one.volumes.len()] }));
-        let create = self.add(instance::CREATE, &one.id, task);
-        let about = |task: TaskSpec| {
-            task.requires(create).reference("/server", create, "/made").reference("/address", create, "/address")
-        };
-        let boot = about(self.task(instance::BOOT, &one.id, &one.name)).input(json!({}));
-        let boot = self.add(instance::BOOT, &one.id, boot);
-        let diagnose = about(self.task(diagnose::DIAGNOSE, &one.id, &one.name))
-            .requires(boot)
-            .input(json!({ "checks": plan.diagnose }));
-        let diagnose = self.add(diagnose::DIAGNOSE, &one.id, diagnose);
-        if !plan.auto_start {
-            let stop = about(self.task(instance::STOP, &one.id, &one.name)).requires(diagnose).input(json!({}));
-            self.add(instance::STOP, &one.id, stop);
-        }
-        Some(())
     }
 }
 

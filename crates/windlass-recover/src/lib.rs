@@ -3,6 +3,7 @@
 //! * [`inventory`] is what there is at the protected site; [`reader`] reads it.
 //! * [`spec`] is what a job is told: sites, mapping, start order, diagnosis, volumes.
 //! * [`findings`] is what is wrong with a plan, all at once; `survey` adds what the target site says to it.
+//! * `order` says which instances come before which, `hook` what is done besides.
 //! * `graph` turns plan and inventory into tasks; `task` has one file for each sort of thing that is made.
 //! * `work` is how every one of them changes the outside, `mark` how it is told by; `mover` moves volumes.
 //! * [`access`] is what can be done at a site, [`drift`] what has changed since an inventory was read.
@@ -12,16 +13,20 @@ pub mod access;
 pub mod drift;
 pub mod findings;
 mod graph;
+mod hook;
 pub mod inventory;
 mod kind;
 mod mark;
 mod mover;
+mod order;
+mod preflight;
 pub mod reader;
 mod report;
 mod sites;
 pub mod spec;
 mod survey;
 mod sweep;
+mod taken;
 mod task;
 mod work;
 

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use windlass_engine::shape;
 use windlass_model::Failure;
-use windlass_model::quantity::Span;
+use windlass_model::quantity::{Size, Span};
 use windlass_openstack::Site;
 
-use crate::inventory::Inventory;
+use crate::inventory::{Instance, Inventory};
 
 /// A drill or the real thing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -72,6 +73,19 @@ pub struct RecoverSpec {
     /// How instances are started and looked at. What is not named starts as soon as it can.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub instances: Vec<InstancePlan>,
+    /// What several instances have in common: how they are started and looked at, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub templates: BTreeMap<String, Template>,
+    /// Groups of instances of which each waits for the one before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waves: Vec<Wave>,
+    /// The moment at which the inventory was read that this plan was written for. A later inventory is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub for_inventory: Option<Timestamp>,
+    /// How old the inventory may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_inventory_age: Option<Span>,
     /// How volumes get there.
     #[serde(default)]
     pub volumes: VolumePlan,
@@ -119,9 +133,9 @@ pub struct InstancePlan {
     /// What shows that it works.
     #[serde(default)]
     pub diagnose: Vec<Check>,
-    /// Whether it stays running.
-    #[serde(default = "yes")]
-    pub auto_start: bool,
+    /// Whether it stays running. Default: yes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto_start: Option<bool>,
     /// The zone there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
@@ -131,6 +145,90 @@ pub struct InstancePlan {
     /// The question to which a person says yes before it is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ask: Option<String>,
+    /// What is done right before it is made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<Hook>,
+    /// What is done once it was seen to work; what comes after it waits for that, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub done: Vec<Hook>,
+    /// A template. What is given here counts instead of what the template says; lists are joined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
+}
+
+/// What several instances have in common.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Template {
+    /// What comes before them.
+    pub after: Vec<After>,
+    /// What shows that they work.
+    pub diagnose: Vec<Check>,
+    /// Whether they stay running.
+    pub auto_start: Option<bool>,
+    /// The zone there.
+    pub zone: Option<String>,
+    /// The hypervisor there.
+    pub hypervisor: Option<String>,
+    /// The question to which a person says yes before each.
+    pub ask: Option<String>,
+    /// What is done right before each is made.
+    pub before: Vec<Hook>,
+    /// What is done once each was seen to work.
+    pub done: Vec<Hook>,
+}
+
+/// Instances that are started together, after those of the wave before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Wave {
+    /// What people call it. Default: its number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The instances, by name or id.
+    pub instances: Vec<String>,
+    /// How far they must be before the next wave begins.
+    #[serde(default)]
+    pub condition: Condition,
+    /// How long to wait before it begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay: Option<Span>,
+    /// The question to which a person says yes before it begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ask: Option<String>,
+    /// What is done before it begins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<Hook>,
+    /// What is done when it is through.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub done: Vec<Hook>,
+}
+
+/// Something that is done besides: exactly one of `command` and `post`. It may be done more than once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Hook {
+    /// A command on the machine that runs the task. Its words, the first is the program. `WINDLASS_GROUP`,
+    /// `WINDLASS_MODE`, `WINDLASS_WHAT` and, where there is one, `WINDLASS_ADDRESS` tell it what it is about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// An address that a JSON document with the same is sent to; a status from 200 to 399 is right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub post: Option<String>,
+    /// How long it may take. Default: 5 min.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
+    /// Whether a failure is only a warning.
+    #[serde(default)]
+    pub warn_only: bool,
+}
+
+impl Hook {
+    /// Whether it is exactly one thing.
+    #[must_use]
+    pub fn is_one_thing(&self) -> bool {
+        self.command.is_empty() == self.post.is_some()
+    }
 }
 
 /// How far another instance must be.
@@ -227,6 +325,35 @@ pub enum VolumePlan {
         #[serde(default)]
         replicas: BTreeMap<String, String>,
     },
+    /// Points in object storage become files of a folder that the target site's storage takes over.
+    Blob(BlobPlan),
+}
+
+/// Volumes by way of object storage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BlobPlan {
+    /// Where points are kept: `s3://bucket/folder`, `file:///folder`.
+    pub store: String,
+    /// The file of each volume of the protected site, with `{id}` in the place of the volume's id; a snapshot, that nobody
+    /// writes to. If it is to be seen when the job runs, a new point is kept of it first, of which only what has changed is
+    /// sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The folder of the target site's storage, as the machine that runs the job sees it.
+    pub to: String,
+    /// The host of that storage, as the block service calls it: `HOST@BACKEND#POOL`.
+    pub host: String,
+    /// The type of the volumes. Default: the site's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_type: Option<String>,
+    /// Recover from the newest point that is not after this moment. Default: the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub point: Option<Timestamp>,
+    /// The size of the chunks that a new point is kept with. Default: 4 MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunk: Option<Size>,
 }
 
 impl Default for VolumePlan {
@@ -268,9 +395,22 @@ impl RecoverSpec {
         shape::read("recover", spec)
     }
 
-    /// The plan of an instance.
+    /// The plan of an instance, with what its template says.
     #[must_use]
-    pub fn plan_of(&self, instance: &crate::inventory::Instance) -> Option<&InstancePlan> {
-        self.instances.iter().find(|plan| plan.name == instance.name || plan.name == instance.id)
+    pub fn plan_of(&self, instance: &Instance) -> InstancePlan {
+        let found = self.instances.iter().find(|plan| plan.name == instance.name || plan.name == instance.id);
+        let mut plan = found.cloned().unwrap_or_default();
+        let Some(template) = plan.template.as_ref().and_then(|name| self.templates.get(name)).cloned() else {
+            return plan;
+        };
+        plan.after.splice(0..0, template.after);
+        plan.diagnose.splice(0..0, template.diagnose);
+        plan.before.splice(0..0, template.before);
+        plan.done.splice(0..0, template.done);
+        plan.auto_start = plan.auto_start.or(template.auto_start);
+        plan.zone = plan.zone.or(template.zone);
+        plan.hypervisor = plan.hypervisor.or(template.hypervisor);
+        plan.ask = plan.ask.or(template.ask);
+        plan
     }
 }

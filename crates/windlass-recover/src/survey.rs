@@ -1,6 +1,6 @@
 //! `recover.survey`: reads, checks everything against the target site, and only then says what is to be made.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -14,9 +14,11 @@ use crate::findings::{self, Finding};
 use crate::graph::{self, Externals};
 use crate::inventory::Inventory;
 use crate::mover;
+use crate::preflight;
 use crate::reader;
 use crate::sites::Sites;
 use crate::spec::{Mode, RecoverSpec, VolumePlan};
+use crate::taken;
 use crate::work;
 
 pub(crate) const SURVEY: &str = "recover.survey";
@@ -57,6 +59,9 @@ pub(crate) async fn survey(sites: &Sites, clock: &SharedClock, spec: &RecoverSpe
         }
     };
     let mut found = findings::of_plan(spec, &inventory);
+    found.extend(preflight::too_old(spec, &inventory, clock));
+    found.extend(preflight::starts_commands(sites, spec));
+    found.extend(preflight::drift(sites, clock, spec, &inventory).await);
     let target = sites.cloud(&spec.target, clock)?;
     let mut externals = Externals::new();
     let mut replicas = BTreeMap::new();
@@ -105,6 +110,11 @@ impl Look<'_> {
         self.volumes().await?;
         self.hosts().await?;
         self.addresses().await?;
+        let chosen = graph::chosen(self.spec, self.inventory);
+        self.found.extend(preflight::permissions(self.cloud).await?);
+        self.found.extend(preflight::names(self.cloud, self.spec, self.inventory, &chosen).await?);
+        self.found.extend(preflight::storage(self.cloud, self.inventory, &chosen).await?);
+        self.found.extend(taken::findings(self.cloud, self.spec, self.inventory, &chosen).await?);
         Ok(externals)
     }
 
@@ -145,12 +155,20 @@ impl Look<'_> {
     }
 
     async fn volumes(&mut self) -> Result<(), CallFault> {
-        let VolumePlan::CinderNative { replicas } = &self.spec.volumes;
         let inventory = self.inventory;
         let needed: BTreeSet<&str> = graph::chosen(self.spec, inventory)
             .into_iter()
             .flat_map(|one| one.volumes.iter().map(|one| one.volume.as_str()))
             .collect();
+        let replicas = match &self.spec.volumes {
+            VolumePlan::CinderNative { replicas } => replicas,
+            VolumePlan::Blob(plan) => {
+                let volumes: Vec<_> =
+                    inventory.volumes.iter().filter(|volume| needed.contains(volume.id.as_str())).collect();
+                self.found.extend(mover::blob::findings(plan, self.cloud, &volumes).await?);
+                return Ok(());
+            }
+        };
         let services = self.cloud.list(&Scope::Home, Service::Volume, "/os-services", "services").await?;
         let up = services
             .iter()
@@ -160,13 +178,18 @@ impl Look<'_> {
         }
         // One list for all that is found by metadata.
         let all = self.cloud.list(&Scope::Home, Service::Volume, "/volumes/detail", "volumes").await?;
+        let by = |name: &dyn Fn(&Value) -> Value| -> HashMap<String, &Value> {
+            all.iter().rev().filter_map(|one| Some((name(one).as_str()?.to_owned(), one))).collect()
+        };
+        let by_id = by(&|one| one["id"].clone());
+        let by_source = by(&|one| one["metadata"][mover::REPLICA_OF].clone());
         for volume in inventory.volumes.iter().filter(|volume| needed.contains(volume.id.as_str())) {
-            let known = all.iter().find(|found| match replicas.get(&volume.id) {
-                Some(id) => found["id"] == id.as_str(),
-                None => found["metadata"][mover::REPLICA_OF] == volume.id.as_str(),
-            });
+            let known = match replicas.get(&volume.id) {
+                Some(id) => by_id.get(id.as_str()),
+                None => by_source.get(volume.id.as_str()),
+            };
             let replica = match known {
-                Some(known) => Some(known.clone()),
+                Some(known) => Some((*known).clone()),
                 None => mover::replica(self.cloud, replicas, &volume.id).await?,
             };
             match replica {
@@ -187,6 +210,13 @@ impl Look<'_> {
                         volume.name, replica["size"], volume.size_gib
                     );
                     self.block("replica_size", text);
+                }
+                Some(replica) if volume.multiattach && replica["multiattach"] != true => {
+                    let text = format!(
+                        "several instances use the volume {}, and its replica does not allow it; give the replica a volume type that does",
+                        volume.name
+                    );
+                    self.block("replica_multiattach", text);
                 }
                 Some(replica) => {
                     self.replicas.insert(volume.id.clone(), work::id_of(&replica).unwrap_or_default());
@@ -235,7 +265,7 @@ impl Look<'_> {
             self.cloud.list(&Scope::Home, Service::Compute, "/os-availability-zone", "availabilityZoneInfo").await?;
         for instance in &chosen {
             let plan = self.spec.plan_of(instance);
-            if let Some(host) = plan.and_then(|plan| plan.hypervisor.as_ref()) {
+            if let Some(host) = &plan.hypervisor {
                 if !hosts.iter().any(|one| one["hypervisor_hostname"] == host.as_str()) {
                     self.block(
                         "missing_hypervisor",
@@ -258,7 +288,7 @@ impl Look<'_> {
                 }
             }
             let mapped = || instance.zone.as_ref().and_then(|zone| self.spec.map.zones.get(zone));
-            let wanted = plan.and_then(|plan| plan.zone.as_ref()).or_else(mapped).cloned();
+            let wanted = plan.zone.as_ref().or_else(mapped).cloned();
             if let Some(zone) = wanted.filter(|zone| {
                 !zones.iter().any(|one| one["zoneName"] == zone.as_str() && one["zoneState"]["available"] == true)
             }) {

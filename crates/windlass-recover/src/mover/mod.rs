@@ -4,6 +4,8 @@
 //! tenant ([`attach`](VolumeMover::attach)), and takes both back ([`release`](VolumeMover::release),
 //! [`discard`](VolumeMover::discard)). The replica itself is never changed.
 
+pub(crate) mod blob;
+mod chunks;
 mod native;
 
 use async_trait::async_trait;
@@ -38,15 +40,26 @@ pub(crate) trait VolumeMover: Send + Sync {
     -> Result<String, Failure>;
 
     /// Undoes [`attach`](VolumeMover::attach).
-    async fn release(&self, work: &Work<'_>) -> Result<(), Failure>;
+    async fn release(&self, work: &Work<'_>, volume: &Volume) -> Result<(), Failure>;
 
     /// Undoes [`prepare`](VolumeMover::prepare).
-    async fn discard(&self, work: &Work<'_>) -> Result<(), Failure>;
+    async fn discard(&self, work: &Work<'_>, volume: &Volume) -> Result<(), Failure>;
 }
 
 /// The mover that a spec asks for.
 pub(crate) fn of(plan: &VolumePlan) -> Box<dyn VolumeMover> {
     match plan {
         VolumePlan::CinderNative { replicas } => Box::new(native::Native { replicas: replicas.clone() }),
+        VolumePlan::Blob(plan) => Box::new(blob::Blob { plan: plan.clone() }),
     }
+}
+
+/// Lets the block service forget a volume, whose data stays where it is.
+pub(crate) async fn unmanage(work: &Work<'_>, id: &str) -> Result<(), Failure> {
+    native::unmanage(work, &format!("/volumes/{id}")).await
+}
+
+/// Deletes a volume.
+pub(crate) async fn delete(work: &Work<'_>, id: &str) -> Result<(), Failure> {
+    native::remove(work, "volume", &format!("/volumes/{id}")).await
 }

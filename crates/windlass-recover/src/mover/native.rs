@@ -48,13 +48,13 @@ pub(crate) async fn replica(
     }
 }
 
-async fn by_mark(cloud: &Cloud, path: &str, list: &str, mark: &str) -> Result<Vec<Value>, CallFault> {
+pub(super) async fn by_mark(cloud: &Cloud, path: &str, list: &str, mark: &str) -> Result<Vec<Value>, CallFault> {
     let all = cloud.list(&Scope::Home, Service::Volume, &format!("{path}?all_tenants=1"), list).await?;
     Ok(all.into_iter().filter(|thing| thing["metadata"][METADATA] == mark).collect())
 }
 
 /// Waits until something of the block service is ready.
-async fn ready(work: &Work<'_>, path: &str, one: &str) -> Result<Value, Failure> {
+pub(super) async fn ready(work: &Work<'_>, path: &str, one: &str) -> Result<Value, Failure> {
     let look = || async {
         let answer =
             work.cloud.get(&Scope::Home, Service::Volume, path).await.map_err(|fault| work::failure(&fault))?;
@@ -73,7 +73,7 @@ async fn ready(work: &Work<'_>, path: &str, one: &str) -> Result<Value, Failure>
 }
 
 /// Deletes a volume or snapshot and waits until it is gone.
-async fn remove(work: &Work<'_>, kind: &'static str, path: &str) -> Result<(), Failure> {
+pub(super) async fn remove(work: &Work<'_>, kind: &'static str, path: &str) -> Result<(), Failure> {
     work.delete(&Scope::Home, Service::Volume, kind, path).await?;
     let look = || async {
         match work.cloud.find(&Scope::Home, Service::Volume, path).await {
@@ -91,6 +91,24 @@ async fn remove(work: &Work<'_>, kind: &'static str, path: &str) -> Result<(), F
     work.until(HOUR, format!("the {kind} {path} is still there"), look).await
 }
 
+/// Lets the block service forget a volume and waits until it has.
+pub(super) async fn unmanage(work: &Work<'_>, path: &str) -> Result<(), Failure> {
+    let cloud = &work.cloud;
+    let fail = |fault: CallFault| work::failure(&fault);
+    let body = json!({ "os-unmanage": {} });
+    let action = format!("{path}/action");
+    let call = cloud.call(&Scope::Home, Service::Volume, Method::POST, &action, Some(&body));
+    match work.cx.outside("unmanage volume", call).await? {
+        Err(fault) if !fault.is_not_found() => return Err(fail(fault)),
+        _ => {}
+    }
+    let look = || async {
+        let found = cloud.find(&Scope::Home, Service::Volume, path).await.map_err(fail)?;
+        Ok(found.is_none().then_some(()))
+    };
+    work.until(HOUR, format!("the volume {path} is still managed"), look).await
+}
+
 /// Deletes what an earlier attempt made and what ended in error: it is made anew.
 async fn drop_failed(work: &Work<'_>, n: u32, kind: &'static str, mark: &str) -> Result<(), Failure> {
     if !work.cx.effects().iter().any(|effect| effect.n == n) {
@@ -103,6 +121,20 @@ async fn drop_failed(work: &Work<'_>, n: u32, kind: &'static str, mark: &str) ->
         if let (true, Some(id)) = (failed, work::id_of(&thing)) {
             remove(work, kind, &format!("{path}/{id}")).await?;
         }
+    }
+    Ok(())
+}
+
+/// Says of a volume whether it can be started from and written to, as its original says.
+pub(super) async fn flags(work: &Work<'_>, volume: &Volume, id: &str) -> Result<(), Failure> {
+    let cloud = &work.cloud;
+    let action = format!("/volumes/{id}/action");
+    let flags = json!({ "os-set_bootable": { "bootable": volume.bootable } });
+    work.again("set bootable", cloud.call(&Scope::Home, Service::Volume, Method::POST, &action, Some(&flags))).await?;
+    if volume.readonly {
+        let flags = json!({ "os-update_readonly_flag": { "readonly": true } });
+        work.again("set readonly", cloud.call(&Scope::Home, Service::Volume, Method::POST, &action, Some(&flags)))
+            .await?;
     }
     Ok(())
 }
@@ -146,14 +178,11 @@ impl VolumeMover for Native {
             ready(work, &format!("/snapshots/{id}"), "snapshot").await?;
             snapshot = Some(id);
         }
-        let mut body = json!({
+        // Its type is that of the replica, and with it whether several instances may use it.
+        let body = json!({ "volume": {
             "snapshot_id": snapshot, "size": volume.size_gib, "name": volume.name, "description": volume.description,
             "metadata": { METADATA: copy_mark },
-        });
-        if volume.multiattach {
-            body["multiattach"] = true.into();
-        }
-        let body = json!({ "volume": body });
+        } });
         let step = Step { n: COPY, action: "create", kind: "volume", parameters: &body };
         let look = || async { Ok(by_mark(cloud, "/volumes/detail", "volumes", &copy_mark).await?.into_iter().next()) };
         let create = || async {
@@ -162,7 +191,12 @@ impl VolumeMover for Native {
         };
         let made = work.make(step, look, create).await?;
         let id = work::id_of(&made).unwrap_or_default();
-        ready(work, &format!("/volumes/{id}"), "volume").await?;
+        let copy = ready(work, &format!("/volumes/{id}"), "volume").await?;
+        if volume.multiattach && copy["multiattach"] != true {
+            let text = format!("several instances use the volume {}, and its copy {id} does not allow it", volume.name);
+            return Err(Failure::permanent("not_shareable", text)
+                .hint("give the replica a volume type that allows it, then retry the job"));
+        }
         self.forget_snapshot(work).await?;
         Ok(Handle { id, point })
     }
@@ -185,19 +219,11 @@ impl VolumeMover for Native {
             // An earlier attempt came this far and could not write it down.
             work.cx.settle(0, EffectEvent::Made { external_id: Some(id.clone()), receipt: None }).await?;
         }
-        let action = format!("{path}/action");
-        let flags = json!({ "os-set_bootable": { "bootable": volume.bootable } });
-        work.again("set bootable", cloud.call(&Scope::Home, Service::Volume, Method::POST, &action, Some(&flags)))
-            .await?;
-        if volume.readonly {
-            let flags = json!({ "os-update_readonly_flag": { "readonly": true } });
-            work.again("set readonly", cloud.call(&Scope::Home, Service::Volume, Method::POST, &action, Some(&flags)))
-                .await?;
-        }
+        flags(work, volume, id).await?;
         Ok(id.clone())
     }
 
-    async fn release(&self, work: &Work<'_>) -> Result<(), Failure> {
+    async fn release(&self, work: &Work<'_>, _: &Volume) -> Result<(), Failure> {
         // The volume itself goes with the copy; what may be left is an offer that nobody took.
         for effect in work.to_undo()? {
             self.withdraw(work, &effect.key).await?;
@@ -206,7 +232,7 @@ impl VolumeMover for Native {
         Ok(())
     }
 
-    async fn discard(&self, work: &Work<'_>) -> Result<(), Failure> {
+    async fn discard(&self, work: &Work<'_>, _: &Volume) -> Result<(), Failure> {
         for effect in work.to_undo()? {
             let (path, list, one) = if effect.n == SNAPSHOT {
                 ("/snapshots", "snapshots", "snapshot")

@@ -11,6 +11,7 @@ use windlass_model::effect::Effect;
 use windlass_openstack::{Method, Scope, Service};
 
 use super::Made;
+use super::removal::reverse_of;
 use crate::inventory::Flavor;
 use crate::mark;
 use crate::sites::Sites;
@@ -77,6 +78,10 @@ impl TaskType for FlavorTask {
 
     fn clean_up_command(&self, effect: &Effect) -> Option<String> {
         Some(format!("openstack flavor delete {}", effect.external_id.as_ref()?))
+    }
+
+    fn undone_by(&self) -> Option<&'static str> {
+        reverse_of(self.name())
     }
 
     async fn undo(&self, cx: &TaskContext) -> Result<Finished, Failure> {

@@ -13,6 +13,7 @@ use windlass_model::policy::Policy;
 use windlass_openstack::{CallFault, Method, Scope, Service};
 
 use super::Made;
+use super::removal::reverse_of;
 use crate::inventory::{Instance, Nic};
 use crate::mark::{self, METADATA};
 use crate::sites::Sites;
@@ -132,6 +133,10 @@ impl TaskType for CreateTask {
     fn clean_up_command(&self, effect: &Effect) -> Option<String> {
         let noun = if effect.n == SERVER { "server" } else { "port" };
         Some(format!("openstack {noun} delete {}", effect.external_id.as_ref()?))
+    }
+
+    fn undone_by(&self) -> Option<&'static str> {
+        reverse_of(self.name())
     }
 
     async fn undo(&self, cx: &TaskContext) -> Result<Finished, Failure> {
@@ -258,7 +263,7 @@ fn body(given: &Input, ports: &[String], mark: &str) -> Value {
 }
 
 /// Deletes a server, by force if it does not go.
-async fn remove(work: &Work<'_>, id: &str) -> Result<(), Failure> {
+pub(crate) async fn remove(work: &Work<'_>, id: &str) -> Result<(), Failure> {
     let cloud = &work.cloud;
     let path = format!("/servers/{id}");
     work.delete(&Scope::Home, Service::Compute, "server", &path).await?;

@@ -11,6 +11,7 @@ use windlass_model::effect::Effect;
 use windlass_openstack::{Method, Scope, Service};
 
 use super::Made;
+use super::removal::reverse_of;
 use super::tenant::query;
 use crate::inventory::Keypair;
 use crate::mark;
@@ -74,6 +75,10 @@ impl TaskType for KeypairTask {
 
     fn clean_up_command(&self, effect: &Effect) -> Option<String> {
         Some(format!("openstack keypair delete '{}'", effect.external_id.as_ref()?))
+    }
+
+    fn undone_by(&self) -> Option<&'static str> {
+        reverse_of(self.name())
     }
 
     async fn undo(&self, cx: &TaskContext) -> Result<Finished, Failure> {

@@ -1,7 +1,7 @@
 //! The task types, one file for each sort of thing.
 //!
-//! Each makes something, and its undo is the task type by which the seed of this kind removed it: `create.tenant` and
-//! `delete.tenant`, `copy.volume` and `delete.volume.copy`. See [`REVERSE`].
+//! Each makes something and knows how to take it back; the task that does so has a type of its own: `create.tenant` and
+//! `delete.tenant`, `copy.volume` and `delete.volume.copy`. See [`REVERSE`] and [`removal`].
 
 pub(crate) mod diagnose;
 pub(crate) mod flavor;
@@ -9,6 +9,7 @@ pub(crate) mod gather;
 pub(crate) mod instance;
 pub(crate) mod keypair;
 pub(crate) mod neutron;
+pub(crate) mod removal;
 pub(crate) mod router;
 pub(crate) mod tenant;
 pub(crate) mod volume;

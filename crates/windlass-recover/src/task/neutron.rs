@@ -10,6 +10,7 @@ use windlass_model::effect::Effect;
 use windlass_openstack::{Method, Scope, Service};
 
 use super::Made;
+use super::removal::reverse_of;
 use crate::mark;
 use crate::sites::Sites;
 use crate::work::{self, Step, Work};
@@ -144,6 +145,10 @@ impl TaskType for NeutronTask {
 
     fn clean_up_command(&self, effect: &Effect) -> Option<String> {
         Some(format!("openstack {} delete {}", self.sort.noun(), effect.external_id.as_ref()?))
+    }
+
+    fn undone_by(&self) -> Option<&'static str> {
+        reverse_of(self.name())
     }
 
     async fn undo(&self, cx: &TaskContext) -> Result<Finished, Failure> {

@@ -11,6 +11,7 @@ use windlass_model::effect::Effect;
 use windlass_openstack::{Method, Scope, Service};
 
 use super::Made;
+use super::removal::reverse_of;
 use crate::inventory::Tenant;
 use crate::mark;
 use crate::sites::Sites;
@@ -98,6 +99,10 @@ impl TaskType for TenantTask {
         Some(format!("openstack project delete {}", effect.external_id.as_ref()?))
     }
 
+    fn undone_by(&self) -> Option<&'static str> {
+        reverse_of(self.name())
+    }
+
     async fn undo(&self, cx: &TaskContext) -> Result<Finished, Failure> {
         let work = Work::at_target(cx, &self.0)?;
         let cloud = &work.cloud;
@@ -110,31 +115,30 @@ impl TaskType for TenantTask {
                     .collect())
             };
             for id in work.ids(&effect, look).await? {
-                // What the services make by themselves in each project does not go with it.
-                let path = format!("/security-groups?project_id={id}");
-                let groups = cloud.list(&Scope::Home, Service::Network, &path, "security_groups").await;
-                for group in groups.map_err(|fault| work::failure(&fault))? {
-                    if group["name"] == "default"
-                        && let Some(group) = group["id"].as_str()
-                    {
-                        work.delete(
-                            &Scope::Home,
-                            Service::Network,
-                            "default group",
-                            &format!("/security-groups/{group}"),
-                        )
-                        .await?;
-                    }
-                }
-                for (_, service) in LIMITED {
-                    work.delete(&Scope::Home, service, "quota", &quota_path(service, &id).0).await?;
-                }
-                work.delete(&Scope::Home, Service::Identity, "tenant", &format!("/projects/{id}")).await?;
+                remove(&work, &id).await?;
             }
             cx.settle_undone(effect.n).await?;
         }
         Ok(Finished::default())
     }
+}
+
+/// Removes a project with what the services make by themselves in each.
+pub(crate) async fn remove(work: &Work<'_>, id: &str) -> Result<(), Failure> {
+    let cloud = &work.cloud;
+    let path = format!("/security-groups?project_id={id}");
+    let groups = cloud.list(&Scope::Home, Service::Network, &path, "security_groups").await;
+    for group in groups.map_err(|fault| work::failure(&fault))? {
+        if group["name"] == "default"
+            && let Some(group) = group["id"].as_str()
+        {
+            work.delete(&Scope::Home, Service::Network, "default group", &format!("/security-groups/{group}")).await?;
+        }
+    }
+    for (_, service) in LIMITED {
+        work.delete(&Scope::Home, service, "quota", &quota_path(service, id).0).await?;
+    }
+    work.delete(&Scope::Home, Service::Identity, "tenant", &format!("/projects/{id}")).await
 }
 
 impl TenantTask {

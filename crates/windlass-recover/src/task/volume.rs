@@ -14,6 +14,7 @@ use windlass_model::effect::Effect;
 use windlass_model::policy::Policy;
 
 use super::Made;
+use super::removal::reverse_of;
 use crate::inventory::Volume;
 use crate::mover::{self, Handle};
 use crate::sites::Sites;
@@ -76,14 +77,19 @@ impl TaskType for CopyTask {
         let id = effect.external_id.as_ref()?;
         Some(match effect.target.rsplit('/').next() {
             Some("snapshot") => format!("openstack volume snapshot delete {id}"),
+            Some("file") => format!("rm -f {id}  # in the folder that `volumes.blob.to` names"),
             _ => format!("openstack volume delete {id}"),
         })
     }
 
+    fn undone_by(&self) -> Option<&'static str> {
+        reverse_of(self.name())
+    }
+
     async fn undo(&self, cx: &TaskContext) -> Result<Finished, Failure> {
         let work = Work::at_target(cx, &self.0)?;
-        let CopyInput { plan, .. } = undone(cx)?;
-        mover::of(&plan).discard(&work).await?;
+        let CopyInput { plan, volume, .. } = undone(cx)?;
+        mover::of(&plan).discard(&work, &volume).await?;
         Ok(Finished::default())
     }
 }
@@ -114,10 +120,14 @@ impl TaskType for ImportTask {
         Ok(Finished::with(json!({ "made": Made { id, name: volume.name }, "pair": pair })))
     }
 
+    fn undone_by(&self) -> Option<&'static str> {
+        reverse_of(self.name())
+    }
+
     async fn undo(&self, cx: &TaskContext) -> Result<Finished, Failure> {
         let work = Work::at_target(cx, &self.0)?;
-        let ImportInput { plan, .. } = undone(cx)?;
-        mover::of(&plan).release(&work).await?;
+        let ImportInput { plan, volume, .. } = undone(cx)?;
+        mover::of(&plan).release(&work, &volume).await?;
         Ok(Finished::default())
     }
 }

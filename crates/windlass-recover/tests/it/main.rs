@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests say where they break, and print their tables")]
 
+mod blob;
+mod daily;
 mod drill;
 mod faults;
 mod matrix;
@@ -9,3 +11,7 @@ mod migration;
 mod plans;
 mod rig;
 mod scale;
+mod sharing;
+mod steps;
+mod taken;
+mod types;
