@@ -1,4 +1,4 @@
-//! Two hosts with network stacks of their own and a cable between them that loses packets and is pulled.
+//! Two hosts with network stacks of their own, TLS between them, and a cable that loses packets and is pulled.
 //!
 //! The hosts are network namespaces of Linux. They take root, or a kernel that lets everybody have namespaces.
 
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use windlass_clock::{Entropy, Seeded, SharedClock, SystemClock};
 
 const WINDLASS: &str = env!("CARGO_BIN_EXE_windlass");
@@ -36,7 +37,7 @@ struct Host(Child);
 
 impl Host {
     /// The first host may need a namespace of users, which the others share.
-    fn new(beside: Option<&Host>, program: &[&str]) -> Self {
+    fn new(beside: Option<&Host>, program: &[String]) -> Self {
         let mut command = match beside {
             Some(host) if !is_root() => {
                 let mut command = Command::new("nsenter");
@@ -124,6 +125,7 @@ impl World {
             fs::create_dir(self.path(folder)).unwrap();
         }
         fs::write(self.path("token"), "the-token-of-two-hosts\n").unwrap();
+        self.certify(&[NEAR, FAR]);
         let (mut grades, mut history) = ("filename\tweightcount\n".to_owned(), "historyheader:1\n".to_owned());
         for n in 0..FILES {
             let (noise, name) = (Seeded::new(n), Self::name(n));
@@ -139,14 +141,44 @@ impl World {
         };
         let job = format!(
             "kind: distribute\nname: two-hosts\nspec:\n  inputs:\n    grades: {}\n    history: {}\n    origin: {{ folders: [{}] }}\n    \
-             settle: 100ms\n    every: 100ms\n  nodes:\n{}{}  watch: {{ every: 300ms, patience: 1s }}\n  revoke_grace: 3s\n",
+             settle: 100ms\n    every: 100ms\n  nodes:\n{}{}  watch: {{ every: 300ms, patience: 1s }}\n  revoke_grace: 3s\n  tls: {{ ca: {} }}\n",
             self.text("grades"),
             self.text("history"),
             self.text("origin"),
             node(NEAR, ", source: true, destination: false"),
             node(FAR, ""),
+            self.text("ca.pem"),
         );
         fs::write(self.path("job.yaml"), job).unwrap();
+    }
+
+    /// Writes an authority, and a certificate of its for each address.
+    fn certify(&self, addresses: &[&str]) {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        fs::write(self.path("ca.pem"), authority.pem()).unwrap();
+        for address in addresses {
+            let key = KeyPair::generate().unwrap();
+            let params = CertificateParams::new(vec![(*address).to_owned()]).unwrap();
+            let certificate = params.signed_by(&key, &authority).unwrap();
+            fs::write(self.path(&format!("{address}.pem")), certificate.pem()).unwrap();
+            fs::write(self.path(&format!("{address}.key")), key.serialize_pem()).unwrap();
+        }
+    }
+
+    /// The command line of the agent of a host.
+    fn agent(&self, folder: &str, address: &str) -> Vec<String> {
+        let (at, file) = (format!("{address}:{PORT}"), |kind: &str| self.text(&format!("{address}.{kind}")));
+        let (certificate, key, ca) = (file("pem"), file("key"), self.text("ca.pem"));
+        let options = ["--listen", &at, "--tls-cert", &certificate, "--tls-key", &key, "--ca", &ca];
+        let more = ["--token-file", &self.text("token"), "--stall", "120"];
+        [WINDLASS, "agent", &self.text(folder)]
+            .iter()
+            .chain(&options)
+            .chain(&more)
+            .map(|word| (*word).to_owned())
+            .collect()
     }
 
     /// How many films are whole on the far host, and a number that changes while one grows. A film under its name is whole.
@@ -186,11 +218,8 @@ fn state_of(folder: &Path) -> u64 {
 async fn a_cable_that_loses_packets_and_is_pulled_in_the_middle_of_a_transfer_costs_only_time() {
     let world = World { clock: SystemClock::real(), folder: tempfile::tempdir().unwrap() };
     world.write();
-    let (token, near_folder, far_folder) = (world.text("token"), world.text("origin"), world.text("edge"));
-    let (near_at, far_at) = (format!("{NEAR}:{PORT}"), format!("{FAR}:{PORT}"));
-    let agent = |folder, at| [WINDLASS, "agent", folder, "--listen", at, "--token-file", &*token, "--stall", "120"];
-    let mut near = Host::new(None, &agent(&near_folder, &near_at));
-    let mut far = Host::new(Some(&near), &agent(&far_folder, &far_at));
+    let mut near = Host::new(None, &world.agent("origin", NEAR));
+    let mut far = Host::new(Some(&near), &world.agent("edge", FAR));
     near.run(&format!("ip link add cable type veth peer name cable netns {}", far.pid()));
     for (host, address) in [(&near, NEAR), (&far, FAR)] {
         host.run("ip link set lo up");
