@@ -1,6 +1,6 @@
 //! Measures a backfill step by step on generated data, next to reading and writing the same files without merging.
 //!
-//! `merge_speed ARCHIVE LATE cow|mor [HOME]`: ARCHIVE holds `day=YYYY-MM-DD/….parquet`, LATE the late rows in files that
+//! `merge_speed ARCHIVE LATE cow|mor [HOME [URL]]`: ARCHIVE holds `day=YYYY-MM-DD/….parquet`, LATE the late rows in files that
 //! are taken in the order of their names, with a column `seq` that is left out.
 
 #![expect(clippy::print_stdout, reason = "figures are for whoever runs it")]
@@ -95,14 +95,15 @@ fn floor(archive: &Path, days: &BTreeSet<Day>, scratch: &Path) -> Result<(f64, u
 async fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let (Some(archive), Some(late), Some(layout)) = (arguments.next(), arguments.next(), arguments.next()) else {
-        return Err("merge_speed ARCHIVE LATE cow|mor [HOME]".into());
+        return Err("merge_speed ARCHIVE LATE cow|mor [HOME [URL]]".into());
     };
     let home = PathBuf::from(arguments.next().unwrap_or_else(|| format!("{late}.{layout}.table")));
+    let url = arguments.next();
     let _ = std::fs::remove_dir_all(&home);
     let (archive, late) = (PathBuf::from(archive), PathBuf::from(late));
     let definition = definition(&layout)?;
     let cutoff = 20_460 * 86_400;
-    let creation = Creation { import: Some(archive.clone()), cutoff: Some(cutoff), ..Creation::default() };
+    let creation = Creation { url, import: Some(archive.clone()), cutoff: Some(cutoff), ..Creation::default() };
     let table = Table::create(&home, &definition, creation, &Context::real()).await?;
     let clock = SystemClock::real();
     let step = |name: &str, before: (f64, f64)| -> Result<(f64, f64)> {
@@ -147,9 +148,13 @@ async fn main() -> Result<()> {
         println!("{}", done.metrics["keys"]);
         round += 1;
     }
+    let live: u64 = table.snapshot().await?.files.values().map(|add| add.rows().unwrap_or(0) - add.hidden()).sum();
     let (cpu, peak) = used()?;
     let wall = clock.monotonic().saturating_sub(started).as_secs_f64();
-    println!("{layout} {rows} late rows: {:.2} CPU s, {wall:.2} s, peak {peak:.1} MB, {bytes} bytes", cpu - begin.0);
+    println!(
+        "{layout} {rows} late rows, {live} in the table: {:.2} CPU s, {wall:.2} s, peak {peak:.1} MB, {bytes} bytes",
+        cpu - begin.0
+    );
     let (cpu, bytes) = floor(&archive, &days, &home)?;
     println!("floor of {} days: {cpu:.2} CPU s, {bytes} bytes", days.len());
     Ok(())
