@@ -20,7 +20,7 @@ type Fault = Box<dyn std::error::Error>;
 /// A file of bytes that no disk makes smaller.
 fn fill(path: &Path, megabytes: u64) -> Result<(), Fault> {
     let mut reader = blake3::Hasher::new().finalize_xof();
-    let mut file = std::fs::File::create(path)?;
+    let mut file = File::create(path)?;
     let mut block = vec![0; 1 << 20];
     for _ in 0..megabytes {
         reader.fill(&mut block);
@@ -30,8 +30,8 @@ fn fill(path: &Path, megabytes: u64) -> Result<(), Fault> {
 }
 
 fn synced(path: &Path) -> Result<(), Fault> {
-    std::fs::File::open(path)?.sync_all()?;
-    Ok(std::fs::File::open(path.parent().ok_or("no folder")?)?.sync_all()?)
+    File::open(path)?.sync_all()?;
+    Ok(File::open(path.parent().ok_or("no folder")?)?.sync_all()?)
 }
 
 /// Runs a program, and puts what it wrote on disk.
