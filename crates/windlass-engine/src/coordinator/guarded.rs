@@ -284,8 +284,8 @@ impl Coordinator {
         }
         for (key, task) in change.holds {
             match task {
-                Some(task) => drop(self.image.holds.insert(key, task)),
-                None => drop(self.image.holds.remove(&key)),
+                Some(task) => self.image.holds.insert(key, task),
+                None => self.image.holds.remove(&key),
             }
         }
         for (id, event) in change.moves {

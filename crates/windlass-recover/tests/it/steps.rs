@@ -5,7 +5,7 @@ use windlass_engine::Command;
 
 use crate::rig::{Rig, troubles};
 
-fn shell(line: String) -> Value {
+fn shell(line: &str) -> Value {
     json!({ "command": ["sh", "-c", line] })
 }
 
@@ -14,7 +14,7 @@ async fn waves_templates_and_hooks_run_in_their_order_and_leave_nothing() {
     let mut rig = Rig::new().await;
     let told = rig.folder.path().join("told");
     let tell = |word: &str| {
-        shell(format!("echo \"{word} $WINDLASS_WHAT $WINDLASS_MODE $WINDLASS_ADDRESS\" >> {}", told.display()))
+        shell(&format!("echo \"{word} $WINDLASS_WHAT $WINDLASS_MODE $WINDLASS_ADDRESS\" >> {}", told.display()))
     };
     rig.spec["templates"] =
         json!({ "looked": { "diagnose": [{ "console": "login", "interval": "5ms" }], "done": [tell("up")] } });

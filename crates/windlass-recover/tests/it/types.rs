@@ -115,7 +115,6 @@ async fn in_a_plan_they_remove_what_they_are_told_once_and_again() {
     let networks = marked("network");
     let groups = marked("security_group");
     let tenants = marked("project");
-    drop(add);
     for port in ports {
         rig.b.lose("port", &port);
     }
