@@ -71,7 +71,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator, problem: &Schema) -
             parameters.push(json!({
                 "name": IDEMPOTENCY_KEY, "in": "header", "schema": { "type": "string", "maxLength": 200 },
                 "description": "The same key twice changes once and answers the same.",
-            }))
+            }));
         }
         Answer::Json(_) | Answer::Any => {}
     }

@@ -24,6 +24,7 @@ mod options;
 mod output;
 mod problem;
 mod progress;
+mod rows;
 mod sites;
 mod source;
 mod state;

@@ -1,11 +1,14 @@
 //! `windlass demo`: real work on parts that come with this program: a job that evens out a vector index cluster, then
-//! Go builds that share their outputs, if there is a go command, then films on servers with small disks.
+//! Go builds that share their outputs, if there is a go command, then films on servers with small disks, then late rows
+//! into the days that they belong to, then a drill between two simulated sites.
 //!
 //! The agents speak real gRPC on loopback, the backups are real archives in a folder, the job runs on a real state
 //! store. Nothing is left behind, and the demo checks its own outcome.
 
 mod builds;
+mod drill;
 mod films;
+mod rides;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -130,12 +133,29 @@ async fn demo(app: &App, args: &Args, folder: &Path) -> anyhow::Result<Exit> {
         () = interrupt.came() => return Ok(Exit::Interrupted),
     };
 
+    app.output.note("and rows that come late, into the days they belong to (`windlass table backfill`)\n");
+    let own = App { state: Some(folder.join("rides-state").display().to_string()), ..own };
+    let rides = tokio::select! {
+        rides = rides::merge(&own, folder) => rides?,
+        () = interrupt.came() => return Ok(Exit::Interrupted),
+    };
+
+    app.output.note("and a shop that is brought up at another site (a job of kind `recover`), and rolled back\n");
+    let own = App { state: Some(folder.join("drill-state").display().to_string()), ..own };
+    let drill = tokio::select! {
+        drill = drill::drill(&own, folder) => drill?,
+        () = interrupt.came() => return Ok(Exit::Interrupted),
+    };
+
     let mut wrong = faults(&cluster, &report, &agents, args);
     let is_even = wrong.is_empty();
     wrong.extend_from_slice(builds.wrong());
     wrong.extend_from_slice(films.wrong());
+    wrong.extend_from_slice(drill.wrong());
+    wrong.extend_from_slice(rides.wrong());
     let document = json!({
-        "agents": agents, "builds": builds, "films": films, "right": wrong.is_empty(), "wrong": wrong, "report": report,
+        "agents": agents, "builds": builds, "films": films, "rides": rides, "drill": drill, "right": wrong.is_empty(),
+        "wrong": wrong, "report": report,
     });
     app.output.result(&document, || {
         let palette = app.output.palette;
@@ -150,6 +170,8 @@ async fn demo(app: &App, args: &Args, folder: &Path) -> anyhow::Result<Exit> {
         }
         text.push_str(&builds.text(palette));
         text.push_str(&films.text(palette));
+        text.push_str(&drill.text(palette));
+        text.push_str(&rides.text(palette));
         text
     })?;
     if wrong.is_empty() {

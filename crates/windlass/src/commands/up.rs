@@ -11,10 +11,12 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use windlass_api::{Fault, SubmitRequest};
+use windlass_backfill::ingest::Ingest;
 use windlass_server::{JobText, Metrics, Server, ServerConfig, StoreGauges, TlsFiles, TracesConfig, WebhookConfig};
 use windlass_store::StoreError;
 
 use super::allow::Allow;
+use super::table::place::{Place, context as around_tables};
 use super::worker::{labels, parse_label};
 use crate::DEFAULT_SERVER;
 use crate::app::App;
@@ -23,6 +25,7 @@ use crate::exit::Exit;
 use crate::interrupt::Interrupt;
 use crate::job_file::JobFile;
 use crate::problem::Problem;
+use crate::rows::Tables;
 use crate::state::{Held, HeldStore, Part, State};
 
 /// Said at the first signal.
@@ -71,6 +74,9 @@ pub(crate) struct Args {
     /// Tasks that run at a time
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     places: Option<u16>,
+    /// Where the tables are for which rows are taken over HTTP
+    #[command(flatten)]
+    tables: Place,
     /// What tasks of `dag` jobs may do here
     #[command(flatten)]
     allow: Allow,
@@ -141,6 +147,16 @@ pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
         .with_job_text(Arc::new(Files(app.setting.kinds.clone())))
         .with_metrics(metrics)
         .with_gauges(Arc::new(Size(held.store.clone())));
+    let figures = windlass_backfill::Figures::of_process();
+    let server = server.with_more_metrics(Arc::new(More(figures.clone(), app.setting.clock.clone())));
+    let server = match args.tables.folder() {
+        Ok(tables) => server.with_rows(Arc::new(Tables(Ingest::start(tables, around_tables(app), figures)))),
+        // Where nobody can say where tables are, there are none.
+        Err(error) => {
+            tracing::debug!(%error, "no rows are taken over HTTP");
+            server
+        }
+    };
     let mut control = door(app, &state, &held)?;
     let (url, local, reload) = (server.url(), server.local_addr(), server.reload());
     app.output.note(format!("serving {state} at {url}"));
@@ -212,6 +228,16 @@ struct Size(HeldStore);
 impl StoreGauges for Size {
     async fn size(&self) -> Option<(u64, Option<u64>)> {
         self.0.size().await
+    }
+}
+
+/// What kinds count.
+struct More(Arc<windlass_backfill::Figures>, windlass_clock::SharedClock);
+
+impl windlass_server::MoreMetrics for More {
+    fn write(&self, text: &mut String) -> std::fmt::Result {
+        self.0.write(text)?;
+        windlass_distribute_jobs::metrics::write(text, &*self.1)
     }
 }
 

@@ -18,3 +18,4 @@ mod stand_in;
 #[expect(dead_code, reason = "the tests of the pages themselves use the rest")]
 #[path = "../../../windlass-server/tests/browser/tab.rs"]
 mod tab;
+mod tables;

@@ -1,13 +1,13 @@
 //! Making, changing and dropping tables.
 
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use windlass_table::column::ColumnType;
 use windlass_table::definition::Column;
-use windlass_table::{Creation, Definition, Table};
+use windlass_table::{Creation, Definition, Layout, Table};
 
 use super::place::{Place, context};
 use super::problem;
@@ -42,16 +42,23 @@ pub(crate) struct CreateArgs {
     settings: Vec<String>,
 }
 
-/// Which table, and which column.
+/// Which table, and what of it.
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
 pub(crate) struct EvolveArgs {
     #[command(flatten)]
     place: Place,
     /// The table
     table: String,
-    /// The column, as NAME:TYPE or NAME:TYPE=DEFAULT
-    #[arg(long, value_name = "COLUMN")]
-    add: String,
+    /// Add a column at the end: NAME:TYPE or NAME:TYPE=DEFAULT
+    #[arg(long, value_name = "COLUMN", group = "what")]
+    add: Option<String>,
+    /// Drop a column. Its name is not given again
+    #[arg(long, value_name = "NAME", group = "what")]
+    drop: Option<String>,
+    /// How changed days are written from now on: copy_on_write or merge_on_read
+    #[arg(long, value_name = "LAYOUT", group = "what")]
+    layout: Option<String>,
 }
 
 /// Which table.
@@ -111,6 +118,7 @@ pub(super) async fn create(app: &App, args: &CreateArgs) -> anyhow::Result<Exit>
         import: args.import.clone(),
     };
     let home = args.place.folder()?.join(&definition.name);
+    differs(app, &home, &creation).await?;
     let table = Table::create(&home, &definition, creation, &context(app)).await.map_err(problem)?;
     let snapshot = table.snapshot().await.map_err(problem)?;
     let document = json!({
@@ -125,10 +133,59 @@ pub(super) async fn create(app: &App, args: &CreateArgs) -> anyhow::Result<Exit>
     Ok(Exit::Done)
 }
 
+/// Refuses what would be ignored because the table is there already.
+async fn differs(app: &App, home: &Path, creation: &Creation) -> anyhow::Result<()> {
+    if !home.join("table.json").exists() {
+        return Ok(());
+    }
+    let table = Table::open(home, &context(app)).map_err(problem)?;
+    let there = |what: String| -> anyhow::Error {
+        Problem::usage(format!("the table {} is there already, {what}", table.descriptor().name))
+            .hint("choose another name, or drop it first")
+            .into()
+    };
+    if creation.url.as_ref().is_some_and(|url| *url != table.descriptor().url) {
+        return Err(there(format!("and its data lies at {}", table.descriptor().url)));
+    }
+    // Cut short, it has no version yet, and is made now.
+    let newest = table.log().at(None).await.map_err(problem)?;
+    if newest.version < 0 {
+        return Ok(());
+    }
+    let first = table.log().at(Some(0)).await.map_err(problem)?;
+    if let Some(cutoff) = creation.cutoff {
+        let (_, made_with) = table.progress(&first, 0);
+        if made_with != cutoff.saturating_mul(1_000_000) {
+            let why = "and was not made with this --cutoff; `windlass table archive` moves it on";
+            return Err(there(why.to_owned()));
+        }
+    }
+    if let Some(folder) = &creation.import {
+        let found = windlass_table::import::find(folder).map_err(problem)?;
+        if found.len() != first.files.len() {
+            return Err(there("and was not made with the files of this --import".to_owned()));
+        }
+    }
+    Ok(())
+}
+
 pub(super) async fn evolve(app: &App, args: &EvolveArgs) -> anyhow::Result<Exit> {
     let table = args.place.open(app, &args.table)?;
-    let wrong = || Problem::usage(format!("{:?} is no column; write NAME:TYPE or NAME:TYPE=DEFAULT", args.add));
-    let (name, rest) = args.add.split_once(':').ok_or_else(wrong)?;
+    if let Some(name) = &args.drop {
+        let version = table.drop_column(name, &context(app)).await.map_err(problem)?;
+        app.output.result(&json!({ "version": version }), || format!("version {version} has no column {name}\n"))?;
+        return Ok(Exit::Done);
+    }
+    if let Some(name) = &args.layout {
+        let layout: Layout = serde_json::from_value(name.as_str().into())
+            .map_err(|_| Problem::usage(format!("{name:?} is no layout; write copy_on_write or merge_on_read")))?;
+        let version = table.relayout(layout, &context(app)).await.map_err(problem)?;
+        app.output.result(&json!({ "version": version }), || format!("version {version} has the layout {name}\n"))?;
+        return Ok(Exit::Done);
+    }
+    let text = args.add.as_deref().unwrap_or_default();
+    let wrong = || Problem::usage(format!("{text:?} is no column; write NAME:TYPE or NAME:TYPE=DEFAULT"));
+    let (name, rest) = text.split_once(':').ok_or_else(wrong)?;
     let (kind, default) = match rest.split_once('=') {
         Some((kind, default)) => (kind, Some(value(default))),
         None => (rest, None),

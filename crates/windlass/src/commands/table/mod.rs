@@ -3,9 +3,11 @@
 mod look;
 mod make;
 mod merge;
-mod place;
+pub(super) mod place;
 mod rows;
 mod scan;
+mod send;
+mod upkeep;
 
 use clap::Subcommand;
 use windlass_table::TableError;
@@ -23,7 +25,7 @@ pub(crate) enum Command {
     Ls(look::LsArgs),
     /// Show a table: its definition, its days, how far it is merged
     Show(look::ShowArgs),
-    /// Add a column at the end
+    /// Add or drop a column, or change how changed days are written
     Evolve(make::EvolveArgs),
     /// Drop a table
     Drop(make::DropArgs),
@@ -39,6 +41,18 @@ pub(crate) enum Command {
     Scan(scan::ScanArgs),
     /// Skip what is damaged of a table's log, and say what is lost
     Repair(rows::RepairArgs),
+    /// Write days anew that have many small files or hidden rows
+    Compact(upkeep::CompactArgs),
+    /// Remove days that are older than the table keeps
+    Retain(upkeep::RetainArgs),
+    /// Delete files that no version needs any more
+    Vacuum(upkeep::VacuumArgs),
+    /// Keep the files of a version for a while, whatever vacuum is told
+    Pin(upkeep::PinArgs),
+    /// Give up a pin
+    Unpin(upkeep::UnpinArgs),
+    /// List the pins of a table
+    Pins(upkeep::PinsArgs),
 }
 
 /// Runs a command.
@@ -55,6 +69,12 @@ pub(super) async fn run(app: &App, command: &Command) -> anyhow::Result<Exit> {
         Command::Late(args) => look::late(app, args).await,
         Command::Scan(args) => scan::run(app, args).await,
         Command::Repair(args) => rows::repair(app, args).await,
+        Command::Compact(args) => upkeep::compact(app, args).await,
+        Command::Retain(args) => upkeep::retain(app, args).await,
+        Command::Vacuum(args) => upkeep::vacuum(app, args).await,
+        Command::Pin(args) => upkeep::pin(app, args).await,
+        Command::Unpin(args) => upkeep::unpin(app, args).await,
+        Command::Pins(args) => upkeep::pins(app, args).await,
     }
 }
 
@@ -63,7 +83,7 @@ pub(super) fn problem(error: TableError) -> anyhow::Error {
     let text = error.to_string();
     match error {
         TableError::Blob(error) => error.into(),
-        TableError::Invalid(_) | TableError::Unsupported(_) => Problem::usage(text).into(),
+        TableError::Invalid(_) | TableError::TooLarge(_) | TableError::Unsupported(_) => Problem::usage(text).into(),
         TableError::Held(_) | TableError::Full { .. } => Problem::unreachable(text).into(),
         TableError::Cancelled => Problem::interrupted(text).into(),
         TableError::Disk { .. } | TableError::Damaged(_) | TableError::Changed(_) => Problem::failed(text).into(),

@@ -12,7 +12,7 @@ use crate::problem::Problem;
 
 /// Which table.
 #[derive(Clone, Debug, clap::Args)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// The folder with the homes of tables [default: windlass/tables in the user's data folder]
     #[arg(long, env = "WINDLASS_TABLES", value_name = "FOLDER", hide_env_values = true)]
     tables: Option<PathBuf>,
@@ -20,7 +20,7 @@ pub(super) struct Place {
 
 impl Place {
     /// The folder with the homes of tables.
-    pub(super) fn folder(&self) -> anyhow::Result<PathBuf> {
+    pub(crate) fn folder(&self) -> anyhow::Result<PathBuf> {
         if let Some(folder) = &self.tables {
             return Ok(std::path::absolute(folder)?);
         }
@@ -48,7 +48,7 @@ impl Place {
 }
 
 /// What tables need around them.
-pub(super) fn context(app: &App) -> Context {
+pub(crate) fn context(app: &App) -> Context {
     Context {
         clock: app.setting.clock.clone(),
         entropy: app.setting.entropy.clone(),

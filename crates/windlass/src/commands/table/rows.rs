@@ -29,31 +29,31 @@ pub(crate) struct IngestArgs {
     #[command(flatten)]
     place: Place,
     /// The table
-    table: String,
+    pub(super) table: String,
     /// Files; `-` is standard input
     #[arg(required = true)]
-    files: Vec<PathBuf>,
+    pub(super) files: Vec<PathBuf>,
     /// What they are [default: by the end of their names, JSON lines otherwise]
     #[arg(long, value_enum, value_name = "FORM")]
-    format: Option<Format>,
+    pub(super) format: Option<Format>,
     /// How a column is meant: COLUMN=overwrite_not_null, force_overwrite, add, min or max
     #[arg(long = "mode", value_name = "COLUMN=MODE")]
-    modes: Vec<String>,
+    pub(super) modes: Vec<String>,
     /// Which of the table's logs
     #[arg(long, default_value_t = 0, value_name = "N")]
-    shard: u32,
+    pub(super) shard: u32,
     /// Who sends them. With --sequence, rows that are sent again after a lost answer count once
     #[arg(long, requires = "sequence", value_name = "NAME")]
-    client: Option<String>,
+    pub(super) client: Option<String>,
     /// The number of the first batch; each further one counts on
     #[arg(long, requires = "client", value_name = "N")]
-    sequence: Option<u64>,
+    pub(super) sequence: Option<u64>,
     /// Most rows of one batch
     #[arg(long, default_value_t = 65_536, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    batch_rows: u32,
+    pub(super) batch_rows: u32,
     /// Take them as if they arrived at this moment
     #[arg(long, value_name = "TIME")]
-    arrival: Option<String>,
+    pub(super) arrival: Option<String>,
 }
 
 /// Which log.
@@ -70,7 +70,7 @@ pub(crate) struct RepairArgs {
 
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
+pub(super) enum Format {
     /// One JSON object a line
     Json,
     /// CSV with the names of the columns in its first line
@@ -82,7 +82,7 @@ enum Format {
 }
 
 impl Format {
-    fn of(path: &Path) -> Self {
+    pub(super) fn of(path: &Path) -> Self {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("csv") => Self::Csv,
             Some("parquet") => Self::Parquet,
@@ -92,7 +92,7 @@ impl Format {
     }
 }
 
-fn modes(given: &[String]) -> anyhow::Result<BTreeMap<String, Mode>> {
+pub(super) fn modes(given: &[String]) -> anyhow::Result<BTreeMap<String, Mode>> {
     let mut modes = BTreeMap::new();
     for text in given {
         let parsed = text
@@ -109,6 +109,9 @@ fn modes(given: &[String]) -> anyhow::Result<BTreeMap<String, Mode>> {
 }
 
 pub(super) async fn ingest(app: &App, args: &IngestArgs) -> anyhow::Result<Exit> {
+    if app.server.typed {
+        return super::send::send(app, args).await;
+    }
     let table = args.place.open(app, &args.table)?;
     let snapshot = table.snapshot().await.map_err(problem)?;
     let definition = snapshot.definition().map_err(problem)?;
