@@ -120,7 +120,8 @@ impl Scene {
     async fn rides(&self, around: &Around) -> anyhow::Result<(Rides, usize)> {
         let found = Arc::new(Mutex::new((Rides::new(), 0)));
         let (shared, last) = (found.clone(), self.last);
-        let scanned = scan(&self.table, &Selection::default(), around, move |_, rows, shape| {
+        let selection = Selection::default();
+        let scanned = scan(&self.table, &selection, around, move |_, rows, shape| {
             let mut found = shared.lock().unwrap_or_else(PoisonError::into_inner);
             let place = |name: &str| shape.schema.index_of(name).unwrap_or(0);
             for row in 0..rows.num_rows() {
