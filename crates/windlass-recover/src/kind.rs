@@ -17,7 +17,7 @@ use crate::findings;
 use crate::hook::{self, HookTask, WaveTask};
 use crate::report;
 use crate::sites::{RecoverConfig, Sites};
-use crate::spec::{self, RecoverSpec, SiteRef};
+use crate::spec::{self, RecoverSpec, SiteRef, VolumePlan};
 use crate::survey::{self, SURVEY, Survey, SurveyTask};
 use crate::sweep;
 use crate::task::diagnose::DiagnoseTask;
@@ -78,6 +78,11 @@ impl Kind for RecoverKind {
                 if let Some(Err(why)) = site.map(|site| self.sites.describe(site)) {
                     faults.push(SpecFault::new(pointer, why));
                 }
+            }
+            // Its paths are those of the machine that runs the job, with the rights of this process.
+            if matches!(spec.volumes, VolumePlan::Blob(_)) && !self.sites.config.commands {
+                let why = "volumes are moved through folders of this machine by jobs in the foreground only";
+                faults.push(SpecFault::new("/volumes/blob", why));
             }
             match &spec.inventory {
                 Some(inventory) => faults.extend(

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use windlass_engine::Command;
+use windlass_engine::kind::{Kind, SpecFault};
+use windlass_recover::{RecoverConfig, RecoverKind};
 use windlass_sim_cloud::{Backend, Rule, What};
 
 use crate::rig::{Rig, troubles};
@@ -164,4 +166,14 @@ async fn what_is_missing_is_said_before_anything_is_made() {
         assert!(said.contains(code), "{code} is not in {said}");
     }
     assert_eq!(rig.b.objects(), before);
+}
+
+#[tokio::test]
+async fn a_server_does_not_move_volumes_through_folders_that_a_job_names() {
+    let rig = Places::new().rig().await;
+    let said = |config: RecoverConfig| RecoverKind::new(config).check(&rig.spec);
+    let told = |faults: Vec<SpecFault>| faults.iter().any(|fault| fault.pointer == "/volumes/blob");
+    let foreground = RecoverConfig::foreground(BTreeMap::new());
+    assert!(told(said(RecoverConfig { commands: false, ..foreground.clone() })));
+    assert!(!told(said(foreground)));
 }
