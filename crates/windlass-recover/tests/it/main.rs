@@ -9,6 +9,7 @@ mod faults;
 mod matrix;
 mod migration;
 mod plans;
+mod relay;
 mod rig;
 mod scale;
 mod sharing;
