@@ -155,7 +155,7 @@ mod tests {
         for part in [
             "the instance app: failed, before: success",
             "took 20.0 s, before: 9.0 s",
-            "the readiness is 50, before: 100",
+            "the readiness is 55, before: 100",
         ] {
             assert!(found.iter().any(|line| line.contains(part)), "{part} is not in {found:?}");
         }
