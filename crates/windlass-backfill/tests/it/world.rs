@@ -48,15 +48,14 @@ pub(crate) async fn fares(table: &Table, work: &Path, live: bool) -> Vec<(i64, f
     let found = Arc::new(Mutex::new(Vec::new()));
     let shared = found.clone();
     let selection = Selection { live, ..Selection::default() };
-    scan(table, &selection, &around, move |_, batch, shape| {
+    let scanned = scan(table, &selection, &around, move |_, batch, shape| {
         for row in 0..batch.num_rows() {
             let value = |at: usize| rows::cell(batch.column(at), &shape.types[at], row).to_json(&shape.types[at]);
             shared.lock().unwrap().push((value(1).as_i64().unwrap(), value(3).as_f64().unwrap()));
         }
         Ok(())
-    })
-    .await
-    .unwrap();
+    });
+    drop(scanned.await.unwrap());
     let mut found = std::mem::take(&mut *found.lock().unwrap());
     found.sort_by_key(|(ride, _)| *ride);
     found
