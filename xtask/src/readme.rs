@@ -1,13 +1,14 @@
 //! `cargo xtask readme`: every command and every option that the documents show exists in the program.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
 use crate::run;
 
-const DOCUMENTS: [&str; 5] =
-    ["README.md", "ARCHITECTURE.md", "docs/operations.md", "docs/rebalance.md", "docs/testing.md"];
+/// Documents at the root that show commands; those of the folder `docs` are all looked at.
+const AT_THE_ROOT: [&str; 2] = ["README.md", "ARCHITECTURE.md"];
 
 /// A command line found in a document.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,12 +23,14 @@ struct Shown {
 
 /// Checks all documents.
 pub(crate) fn run() -> Result<()> {
+    let documents = documents()?;
     let mut shown = BTreeSet::new();
-    for document in DOCUMENTS {
-        let path = run::root().join(document);
-        let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    for path in &documents {
+        let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
         shown.extend(commands(&text));
     }
+    // The whole workspace, as the tests build it: for one package alone cargo would compile much of it once more.
+    run::check(run::cargo().args(["build", "--locked", "--workspace", "--bins"]))?;
     let mut faults = Vec::new();
     for command in &shown {
         faults.extend(check(command)?);
@@ -38,8 +41,22 @@ pub(crate) fn run() -> Result<()> {
     if !faults.is_empty() {
         bail!("{} of the {} commands in the documents do not exist as they are written", faults.len(), shown.len());
     }
-    println!("readme: {} commands in {} documents exist", shown.len(), DOCUMENTS.len());
+    println!("readme: {} commands in {} documents exist", shown.len(), documents.len());
     Ok(())
+}
+
+/// Where commands are shown.
+fn documents() -> Result<Vec<PathBuf>> {
+    let folder = run::root().join("docs");
+    let read = || format!("read the folder {}", folder.display());
+    let mut paths: Vec<_> = AT_THE_ROOT.iter().map(|name| run::root().join(name)).collect();
+    for entry in std::fs::read_dir(&folder).with_context(read)? {
+        let path = entry.with_context(read)?.path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            paths.push(path);
+        }
+    }
+    Ok(paths)
 }
 
 /// Why a command cannot be typed as shown; `None` when it can.
@@ -59,8 +76,8 @@ fn check(command: &Shown) -> Result<Option<String>> {
 }
 
 fn help(program: &str, words: &[String]) -> Result<Option<String>> {
-    let mut command = run::cargo();
-    command.args(["run", "--locked", "--quiet", "--package", program, "--"]).args(words).arg("--help");
+    let mut command = run::program(run::target_dir().join("debug").join(program));
+    command.args(words).arg("--help");
     let text = run::shown(&command);
     let output = command.output().with_context(|| format!("start `{text}`"))?;
     Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
