@@ -172,7 +172,7 @@ pub(super) async fn merge(app: &App, folder: &Path) -> anyhow::Result<Merged> {
     let random = Seeded::new(11);
     let mut burst = Vec::new();
     for n in 0..LATE {
-        let of_known = random.next_u64() % 4 != 0;
+        let of_known = !random.next_u64().is_multiple_of(4);
         let number = i64::try_from(random.next_u64() % 100_000).unwrap_or(0);
         let late_day = i64::try_from(random.next_u64() % LATE_DAYS).unwrap_or(0) * 2;
         let ride = if of_known { late_day + DAYS * (number % (RIDES / DAYS)) } else { RIDES + i64::try_from(n)? };
