@@ -358,7 +358,7 @@ mod tests {
             log.failed("the disk is full".to_owned(), now);
             let from = now;
             while log.rests(now) {
-                now = now + Duration::from_secs(5);
+                now += Duration::from_secs(5);
             }
             pauses.push(passed(from, now).as_secs());
         }
