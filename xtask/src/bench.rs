@@ -1,5 +1,6 @@
 //! `cargo xtask bench NAME`: figures beside their floor or a peer, taken in the same run.
 
+mod backfill;
 mod distribute;
 mod engine;
 pub(crate) mod gocache;
@@ -24,6 +25,33 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 enum Bench {
+    /// Late rows into day files, beside reading and writing the same files, DuckDB, Polars and delta-rs
+    Backfill {
+        /// Rows of the archive
+        #[arg(long, default_value_t = 10_000_000)]
+        rows: u64,
+        /// Days of the archive
+        #[arg(long, default_value_t = 30)]
+        days: u64,
+        /// Rows that the ingest log takes; 0 leaves it out
+        #[arg(long, default_value_t = 4_000_000)]
+        ingest: u64,
+        /// Times each is run; the best counts
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// Leaves out the other programs
+        #[arg(long)]
+        no_peers: bool,
+        /// Leaves out tables that are merged when they are read
+        #[arg(long)]
+        no_merge_on_read: bool,
+        /// Without optimisation, to see that it works
+        #[arg(long)]
+        debug: bool,
+        /// Where the data is written; the disk that is measured
+        #[arg(long)]
+        folder: Option<PathBuf>,
+    },
     /// Deciding where files belong, beside the figures of the program that it replaces
     Distribute {
         /// Files and nodes, FILESxNODES
@@ -77,6 +105,18 @@ enum Bench {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.bench {
+        Bench::Backfill { rows, days, ingest, rounds, no_peers, no_merge_on_read, debug, folder } => {
+            backfill::run(&backfill::Settings {
+                rows: *rows,
+                days: (*days).max(1),
+                ingest: *ingest,
+                rounds: *rounds,
+                peers: !no_peers,
+                merge_on_read: !no_merge_on_read,
+                debug: *debug,
+                folder: folder.clone(),
+            })
+        }
         Bench::Distribute { sizes } => distribute::run(sizes),
         Bench::Engine { folder, check, no_peers } => engine::run(folder.as_deref(), *check, !no_peers),
         Bench::Gocache { delays, rounds, no_plain, check } => gocache::run(&gocache::Settings {
