@@ -3,7 +3,7 @@
 //!
 //! A request is one batch: all of its rows are durable when it is answered, or none are. What a shard's log takes is
 //! bounded by the table's hard limit, what is on its way by whoever reads the requests, and how many logs are open by
-//! [`MOST_OPEN`].
+//! `MOST_OPEN`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
