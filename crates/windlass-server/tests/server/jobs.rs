@@ -331,10 +331,11 @@ async fn the_document_lists_every_route_and_each_is_mounted() {
         let path = format!("/api/v1{}", route.path);
         assert!(document["paths"][&path][route.method.as_str()].is_object(), "{path}");
         if route.method.as_str() == "post" {
-            // Mounted: it complains about the body, not about the path.
+            // Mounted: it complains about the body, not about the path. Where no document is wanted, this is a row.
+            let fine = if route.media.is_empty() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
             let path = path.replace("{job}", &id).replace("{schedule}", "nightly");
             let (status, problem) = stand.post(&path, &json!(5)).await;
-            assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{path} {problem}");
+            assert_eq!(status, fine, "{path} {problem}");
             continue;
         }
         let path = path.replace("{job}", &id).replace("{task}", "00000").replace("{kind}", "tiny");

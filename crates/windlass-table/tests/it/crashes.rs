@@ -1,8 +1,5 @@
 //! A run that is cut short anywhere, or has a rival, leaves the table as before or as after.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use serde_json::Value;
 use windlass_blob::{Context, PutMode};
 use windlass_clock::SystemClock;
@@ -157,22 +154,7 @@ async fn a_run_that_stops_at_any_point_is_made_up_for_by_the_next() {
     for at in (0_u64..).step_by(7) {
         let mut world = first_eight().await;
         let order = world.order();
-        let mut around = world.around(&order.run);
-        let left = Arc::new(AtomicU64::new(at));
-        let count = left.clone();
-        around.go_on = Arc::new(move || {
-            let before = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-            before.map(drop).map_err(|_| TableError::Cancelled)
-        });
-        let whole = async {
-            let Some(plan) = run::plan(&world.table, &order, &around).await? else { return Ok(()) };
-            for day in &plan.days {
-                run::merge_day(&world.table, &plan, day.day, &around, |_| async { Ok(()) }).await?;
-            }
-            run::commit(&world.table, &plan, &around).await?;
-            run::clean(&world.table, &order.run, 0, &around).await.map(drop)
-        };
-        let ended: Result<(), TableError> = whole.await;
+        let ended = world.run_that_stops(&order, at).await;
         let done = ended.is_ok();
         if !done {
             stopped += 1;

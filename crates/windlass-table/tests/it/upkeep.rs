@@ -100,17 +100,10 @@ async fn a_backfill_that_was_planned_before_a_compaction_is_planned_anew() {
 
 #[tokio::test]
 async fn a_compaction_that_dies_anywhere_leaves_nothing_that_is_not_cleaned_up() {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering};
     let world = scattered().await;
     let mut ended = false;
     for at in (0_u64..).step_by(29) {
-        let mut around = world.around("dies");
-        let left = Arc::new(AtomicU64::new(at));
-        around.go_on = Arc::new(move || {
-            let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-            before.map(drop).map_err(|_| TableError::Cancelled)
-        });
+        let around = world.around_until("dies", at);
         let run = format!("dies-{at}");
         ended = compact(&world.table, &everything(&run), &around).await.is_ok();
         world.assert_is(&expected(0)).await;

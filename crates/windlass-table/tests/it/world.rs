@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -12,7 +14,7 @@ use windlass_table::delta::DeletionVector;
 use windlass_table::log::{Appended, Limits, Lsn, Writer};
 use windlass_table::run::{self, Around, Finished, Order};
 use windlass_table::source::{Meaning, json_batches};
-use windlass_table::{Creation, Definition, Layout, Mode, Result, Sender, Table, Uniqueness};
+use windlass_table::{Creation, Definition, Layout, Mode, Result, Sender, Table, TableError, Uniqueness};
 
 pub(crate) fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
@@ -116,6 +118,27 @@ impl World {
         for batch in found {
             writer.append(&batch).await.unwrap();
         }
+    }
+
+    /// One that says stop when it has been asked `at` times whether to go on.
+    pub(crate) fn around_until(&self, name: &str, at: u64) -> Around {
+        let left = AtomicU64::new(at);
+        let go_on = move || {
+            let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            before.map(drop).map_err(|_| TableError::Cancelled)
+        };
+        Around { go_on: Arc::new(go_on), ..self.around(name) }
+    }
+
+    /// A whole run that is told to stop when it has asked `at` times whether it may go on.
+    pub(crate) async fn run_that_stops(&self, order: &Order, at: u64) -> Result<()> {
+        let around = self.around_until(&order.run, at);
+        let Some(plan) = run::plan(&self.table, order, &around).await? else { return Ok(()) };
+        for day in &plan.days {
+            run::merge_day(&self.table, &plan, day.day, &around, |_| async { Ok(()) }).await?;
+        }
+        run::commit(&self.table, &plan, &around).await?;
+        run::clean(&self.table, &order.run, 0, &around).await.map(drop)
     }
 
     pub(crate) fn order(&mut self) -> Order {

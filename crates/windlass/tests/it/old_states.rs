@@ -34,6 +34,7 @@ fn on(state: &Path, words: &[&str]) -> assert_cmd::Command {
     command
 }
 
+/// The jobs that people submitted.
 fn states(state: &Path) -> Vec<(String, String)> {
     let (document, code) = json(&mut on(state, &["jobs"]));
     assert_eq!(code, 0, "{document}");
@@ -43,6 +44,8 @@ fn states(state: &Path) -> Vec<(String, String)> {
         .unwrap_or_else(|| panic!("no jobs in {document}"))
         .iter()
         .map(|job| (text(&job["name"]), text(&job["status"]["state"])))
+        // What the schedule is due to start depends on the hour at which this runs.
+        .filter(|(name, _)| name != "nightly")
         .collect();
     jobs.sort();
     jobs
