@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use windlass_blob::{Context, Environment, Settings};
+use windlass_blob::Context;
 use windlass_engine::reconcile::{ReconcileContext, Reconciled};
 use windlass_model::task::Outcome;
 use windlass_model::{Failure, JobId};
@@ -75,13 +75,7 @@ pub(crate) async fn round(keepers: &Keepers, figures: &Figures, cx: &ReconcileCo
     if keeper.term != cx.term() {
         *keeper = Keeper { term: cx.term(), ..Keeper::default() };
     }
-    let context = Context {
-        clock: cx.clock().clone(),
-        entropy: cx.entropy().clone(),
-        environment: Environment::process(),
-        settings: Settings::default(),
-        observer: None,
-    };
+    let context = Context::process(cx.clock().clone(), cx.entropy().clone());
     let now = cx.clock().wall();
     keeper.find(&spec, &context)?;
     keeper.note_ends(cx, now).await;

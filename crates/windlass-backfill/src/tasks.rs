@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use windlass_blob::{Context, Environment, Settings};
+use windlass_blob::Context;
 use windlass_engine::TaskContext;
 use windlass_engine::context::Intent;
 use windlass_engine::kind::{Finished, TaskType};
@@ -56,13 +56,7 @@ impl Work {
         // Tasks of standing jobs say themselves which log they are for.
         let home = cx.input().get("table").and_then(Value::as_str).map_or_else(|| spec.home(), PathBuf::from);
         let shard = cx.input().get("shard").and_then(Value::as_u64).and_then(|shard| u32::try_from(shard).ok());
-        let context = Context {
-            clock: cx.clock().clone(),
-            entropy: cx.entropy().clone(),
-            environment: Environment::process(),
-            settings: Settings::default(),
-            observer: None,
-        };
+        let context = Context::process(cx.clock().clone(), cx.entropy().clone());
         let table = Table::open(&home, &context).map_err(|error| failure(&error))?;
         let mut around = Around::new(cx.clock().clone(), cx.entropy().clone(), cx.work_dir().clone());
         let cancelled = cx.cancelled().clone();

@@ -83,13 +83,13 @@ impl Context {
     /// Clock, randomness and environment of this process, default settings. Call within a tokio runtime.
     #[must_use]
     pub fn real() -> Self {
-        Self {
-            clock: SystemClock::real(),
-            entropy: SystemEntropy::real(),
-            environment: Environment::process(),
-            settings: Settings::default(),
-            observer: None,
-        }
+        Self::process(SystemClock::real(), SystemEntropy::real())
+    }
+
+    /// Environment of this process and default settings, with a clock and randomness that are given.
+    #[must_use]
+    pub fn process(clock: SharedClock, entropy: SharedEntropy) -> Self {
+        Self { clock, entropy, environment: Environment::process(), settings: Settings::default(), observer: None }
     }
 
     /// The same with other credentials.

@@ -1,6 +1,6 @@
 //! Opening remotes, and what their errors mean to a job.
 
-use windlass_blob::{BlobError, BlobStore, BlobUrl, Context, Environment, ErrorKind, Settings};
+use windlass_blob::{BlobError, BlobStore, BlobUrl, Context, Environment, ErrorKind};
 use windlass_engine::TaskContext;
 use windlass_gocache_remote::{Cause, RemotePlace, UpkeepError};
 use windlass_model::{ErrorClass, Failure};
@@ -13,13 +13,7 @@ pub(crate) fn url(named: Option<&String>, what: &str) -> Result<BlobUrl, Failure
 
 /// The place as objects.
 pub(crate) fn objects(cx: &TaskContext, url: &BlobUrl) -> Result<BlobStore, Failure> {
-    let context = Context {
-        clock: cx.clock().clone(),
-        entropy: cx.entropy().clone(),
-        environment: Environment::process(),
-        settings: Settings::default(),
-        observer: None,
-    };
+    let context = Context::process(cx.clock().clone(), cx.entropy().clone());
     let store = BlobStore::open(url, &context).map_err(|error| of_blob(&error))?;
     Ok(store.with_cancel(cx.cancelled().clone()))
 }

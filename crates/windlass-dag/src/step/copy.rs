@@ -8,8 +8,8 @@ use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use windlass_blob::{
-    Bandwidth, BlobError, BlobStore, Context, Digester, Digests, DownloadOptions, Environment, ErrorKind, Meta,
-    ReadOptions, Settings, UploadOptions,
+    Bandwidth, BlobError, BlobStore, Context, Digester, Digests, DownloadOptions, ErrorKind, Meta, ReadOptions,
+    UploadOptions,
 };
 use windlass_engine::UndoInput;
 use windlass_engine::context::TaskContext;
@@ -71,13 +71,7 @@ fn failed(error: &BlobError) -> Failure {
 }
 
 fn context(cx: &TaskContext) -> Context {
-    Context {
-        clock: cx.clock().clone(),
-        entropy: cx.entropy().clone(),
-        environment: Environment::process(),
-        settings: Settings::default(),
-        observer: None,
-    }
+    Context::process(cx.clock().clone(), cx.entropy().clone())
 }
 
 fn open(cx: &TaskContext, config: &DagConfig, place: &Location) -> Result<BlobStore, Failure> {

@@ -187,10 +187,12 @@ impl VolumeMover for Blob {
         let step = Step { n: 0, action: "manage", kind: "volume", parameters: &body };
         let id = work::id_of(&work.make(step, find, create).await?).unwrap_or_default();
         let path = format!("/volumes/{id}");
-        let ready = super::native::ready(work, &path, "volume").await;
-        if let Err(failure) = ready {
-            // What ended in error manages nothing; the next attempt would only find it.
-            super::native::remove(work, "volume", &path).await?;
+        if let Err(failure) = super::native::ready(work, &path, "volume").await {
+            // What ended in error manages nothing, and the next attempt would only find it. After any other failure, a lost
+            // answer or a wait that was cut short, the volume may well be there: deleting it would delete its file.
+            if failure.code == super::native::ENDED_IN_ERROR {
+                super::native::remove(work, "volume", &path).await?;
+            }
             return Err(failure);
         }
         super::native::flags(work, volume, &id).await?;

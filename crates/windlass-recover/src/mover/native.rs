@@ -53,6 +53,9 @@ pub(super) async fn by_mark(cloud: &Cloud, path: &str, list: &str, mark: &str) -
     Ok(all.into_iter().filter(|thing| thing["metadata"][METADATA] == mark).collect())
 }
 
+/// The code of the failure of something that the block service has given up.
+pub(super) const ENDED_IN_ERROR: &str = "ended_in_error";
+
 /// Waits until something of the block service is ready.
 pub(super) async fn ready(work: &Work<'_>, path: &str, one: &str) -> Result<Value, Failure> {
     let look = || async {
@@ -63,7 +66,7 @@ pub(super) async fn ready(work: &Work<'_>, path: &str, one: &str) -> Result<Valu
             Some("available") => Ok(Some(thing)),
             Some(status) if status.starts_with("error") => {
                 let text = format!("the {one} {path} ended in {status} at {}", work.cloud.site().name);
-                Err(Failure::permanent("ended_in_error", text)
+                Err(Failure::permanent(ENDED_IN_ERROR, text)
                     .hint("look into the log of the block service; then retry the job"))
             }
             _ => Ok(None),
@@ -80,7 +83,7 @@ pub(super) async fn remove(work: &Work<'_>, kind: &'static str, path: &str) -> R
             Ok(None) => Ok(Some(())),
             Ok(Some(found)) if found[kind]["status"].as_str().is_some_and(|status| status.starts_with("error")) => {
                 Err(Failure::transient(
-                    "ended_in_error",
+                    ENDED_IN_ERROR,
                     format!("deleting the {kind} {path} ended in {}", found[kind]["status"]),
                 ))
             }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use windlass_blob::{Context, Environment, Settings};
+use windlass_blob::Context;
 use windlass_table::Table;
 use windlass_table::run::Around;
 
@@ -49,13 +49,7 @@ impl Place {
 
 /// What tables need around them.
 pub(crate) fn context(app: &App) -> Context {
-    Context {
-        clock: app.setting.clock.clone(),
-        entropy: app.setting.entropy.clone(),
-        environment: Environment::process(),
-        settings: Settings::default(),
-        observer: None,
-    }
+    Context::process(app.setting.clock.clone(), app.setting.entropy.clone())
 }
 
 /// A folder for what a command needs while it runs, and what works in it.
