@@ -7,17 +7,18 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::{deny, parts, readme, run, tests_run, tidy};
+use crate::{deny, openstack, parts, readme, run, tests_run, tidy};
 
 type Step = (&'static str, fn(bool) -> Result<()>);
 
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     ("format", |_| run::check(run::cargo().args(["fmt", "--all", "--check"]))),
     ("tidy", |_| tidy::run()),
     ("clippy", |_| clippy()),
     ("documentation", |_| documentation()),
     ("tests", |_| tests_run::run(&[])),
     ("readme", |_| readme::run()),
+    ("openstack", |_| openstack::test(&[])),
     ("deny", deny::run),
 ];
 

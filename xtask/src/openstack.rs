@@ -9,8 +9,7 @@ use crate::{parts, run, tests_run};
 
 /// Where the tests look for a lab that is up: its folder.
 const VARIABLE: &str = "WINDLASS_OPENSTACK";
-/// The crates that have tests for it, all in a program of this name that `cargo test` alone does not run.
-const PACKAGES: [&str; 2] = ["windlass-sim-cloud", "windlass-recover"];
+/// Crates have their tests for it in a program of this name, which `cargo test` alone does not run.
 const PROGRAM: &str = "openstack";
 
 /// Runs the tests that need the lab: in the one that [`VARIABLE`] names, else in one that is up for as long as they run.
@@ -41,12 +40,10 @@ pub(crate) fn test(arguments: &[String]) -> Result<()> {
     done.and(stopped)
 }
 
+/// Of the whole workspace, so that what these programs use is what the other tests have built.
 fn cargo_test() -> std::process::Command {
     let mut command = run::cargo();
-    command.args(["test", "--locked", "--test", PROGRAM]);
-    for package in PACKAGES {
-        command.args(["-p", package]);
-    }
+    command.args(["test", "--locked", "--workspace", "--test", PROGRAM]);
     command
 }
 
