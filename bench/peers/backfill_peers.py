@@ -1,7 +1,7 @@
 """Late rows into day files, as DuckDB, Polars and delta-rs do it: python backfill_peers.py PEER STEP FOLDER WORK LATE_DAYS LATE
 
 FOLDER has `archive/day=…/part-00000.parquet` and LATE with the late rows; null there means: was not sent. STEP is
-`prepare` (what is not measured), `merge` or `count`. The result lies in WORK.
+`prepare` (what is not measured), `start` (loads the program, and nothing else), `merge` or `count`. The result lies in WORK.
 """
 import json
 import os
@@ -55,7 +55,7 @@ def polars_merge():
     import polars as pl
 
     late_rows = pl.scan_parquet(LATE).sort("seq").with_columns(day=pl.col("event_time").dt.strftime("%Y-%m-%d"))
-    folded = late_rows.group_by("day", *KEY).agg(pl.col(c).drop_nulls().last() for c in REST).collect()
+    folded = late_rows.group_by("day", *KEY).agg(pl.col(c).last(ignore_nulls=True) for c in REST).collect()
     for day in TOUCHED:
         out = os.path.join(work, day)
         os.makedirs(out, exist_ok=True)
@@ -88,7 +88,7 @@ def delta_merge():
     from deltalake import DeltaTable
 
     late_rows = pl.scan_parquet(LATE).sort("seq").with_columns(day=pl.col("event_time").dt.strftime("%Y-%m-%d"))
-    folded = late_rows.group_by("day", *KEY).agg(pl.col(c).drop_nulls().last() for c in REST).collect()
+    folded = late_rows.group_by("day", *KEY).agg(pl.col(c).last(ignore_nulls=True) for c in REST).collect()
     days = ", ".join(f"'{day[4:]}'" for day in TOUCHED)
     predicate = f"t.day IN ({days}) AND t.day = s.day AND t.trip_id = s.trip_id AND t.leg = s.leg"
     updates = {c: f"coalesce(s.{c}, t.{c})" for c in REST}
@@ -97,6 +97,15 @@ def delta_merge():
     inserts["surge"] = "coalesce(s.surge, false)"
     merge = DeltaTable(work).merge(folded.to_arrow(), predicate, source_alias="s", target_alias="t")
     merge.when_matched_update(updates).when_not_matched_insert(inserts).execute()
+
+
+def start():
+    if peer == "duckdb":
+        import duckdb  # noqa: F401
+    else:
+        import polars  # noqa: F401
+    if peer == "delta":
+        import deltalake  # noqa: F401
 
 
 def count():
@@ -120,6 +129,8 @@ if step == "prepare":
     os.makedirs(work)
     if peer == "delta":
         delta_prepare()
+elif step == "start":
+    start()
 elif step == "merge":
     {"duckdb": duckdb_merge, "polars": polars_merge, "delta": delta_merge}[peer]()
 else:

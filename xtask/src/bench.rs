@@ -36,6 +36,9 @@ enum Bench {
         /// Rows that the ingest log takes; 0 leaves it out
         #[arg(long, default_value_t = 4_000_000)]
         ingest: u64,
+        /// Tables of four logs each that a standing job looks after while nothing comes; 0 leaves that out
+        #[arg(long, default_value_t = 1000)]
+        tables: u64,
         /// Times each is run; the best counts
         #[arg(long, default_value_t = 3)]
         rounds: usize,
@@ -105,11 +108,12 @@ enum Bench {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.bench {
-        Bench::Backfill { rows, days, ingest, rounds, no_peers, no_merge_on_read, debug, folder } => {
+        Bench::Backfill { rows, days, ingest, tables, rounds, no_peers, no_merge_on_read, debug, folder } => {
             backfill::run(&backfill::Settings {
                 rows: *rows,
                 days: (*days).max(1),
                 ingest: *ingest,
+                tables: *tables,
                 rounds: *rounds,
                 peers: !no_peers,
                 merge_on_read: !no_merge_on_read,

@@ -40,6 +40,7 @@ pub struct Figures {
     fill: Family<Labels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     oldest: Family<Labels, Gauge>,
     memory: Gauge,
+    memory_most: Gauge,
     dead: Family<Labels, Counter>,
     corrupt: Family<Labels, Counter>,
 }
@@ -89,6 +90,11 @@ impl Default for Figures {
             memory: register!(
                 "memory_held_bytes",
                 "Memory that merges of this process have set aside",
+                Gauge::default()
+            ),
+            memory_most: register!(
+                "memory_most_held_bytes",
+                "The most memory that merges of this process had set aside at a time",
                 Gauge::default()
             ),
             dead: register!("dead_letter_rows", "Rows that were not merged, by reason", Family::default()),
@@ -213,7 +219,9 @@ impl Figures {
 
     /// Memory that is set aside.
     pub(crate) fn memory(&self, bytes: u64) {
-        self.memory.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.memory.set(bytes);
+        self.memory_most.inner().fetch_max(bytes, std::sync::atomic::Ordering::Relaxed);
     }
 }
 

@@ -64,18 +64,20 @@ impl Shared {
     }
 }
 
-/// Memory for what reads and writes a batch at a time.
-const BASE: u64 = 64 << 20;
+/// Memory that planning needs: the largest batch that a log has, as it lies there and in columns, and the rows that are
+/// held until they are written to their days.
+const PLAN: u64 = 2 * windlass_table::batch::LARGEST as u64 + (32 << 20);
+/// Most memory that is set aside for merging a day. A day with more to merge is merged in parts.
+const MERGE: u64 = 192 << 20;
 
-/// Memory that planning may need: it sorts a bounded part of the log at a time.
+/// Memory that planning needs.
 pub(crate) fn plan_needs(_: &Order) -> u64 {
-    BASE
+    PLAN
 }
 
-/// Memory that merging a day may need, by the size of its rows to merge: it holds them, what they hit, and a batch of
-/// each file.
+/// Memory that merging a day gets at best, by the size of its rows to merge. It keeps within what it gets.
 pub(crate) fn merge_needs(patch_bytes: u64) -> u64 {
-    BASE + 4 * patch_bytes
+    patch_bytes.saturating_mul(windlass_table::MERGE_PER_BYTE).saturating_add(windlass_table::MERGE_FIXED).min(MERGE)
 }
 
 /// Memory that this process has, as far as its system says.

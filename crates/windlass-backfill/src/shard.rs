@@ -21,7 +21,7 @@ use windlass_model::effect::{EffectEvent, EffectState};
 use windlass_model::progress::Progress;
 use windlass_table::TableError;
 use windlass_table::plan::{DayPlan, RunPlan};
-use windlass_table::run::{self, Order};
+use windlass_table::run::{self, Around, Order};
 
 use crate::Shared;
 use crate::tasks::{MOST_REPLANS, Work, failure};
@@ -159,8 +159,9 @@ impl ShardTask {
                 most_bytes: work.spec.most_bytes(),
             };
             let planned = {
-                let _share = work.memory.share(crate::plan_needs(&order)).await;
-                let planning = run::plan(&work.table, &order, &work.around);
+                let share = work.memory.share(crate::plan_needs(&order)).await;
+                let around = Around { memory: share.bytes(), ..work.around.clone() };
+                let planning = run::plan(&work.table, &order, &around);
                 stage(&self.0, cx, work, &mut place.sums, "plan", planning).await?
             };
             place.n += 1;
@@ -259,7 +260,8 @@ async fn merge(
     ledger: &Ledger,
     done: &AtomicU32,
 ) -> Result<Vec<String>, TableError> {
-    let _share = work.memory.share(crate::merge_needs(day.bytes)).await;
+    let share = work.memory.share(crate::merge_needs(day.bytes)).await;
+    let around = Around { memory: share.bytes(), ..work.around.clone() };
     let announce = |keys: Vec<String>| async move {
         let intents = keys.into_iter().map(|key| Intent {
             n: ledger.open("write", &key),
@@ -271,7 +273,7 @@ async fn merge(
         // Cut short here, the attempt has made nothing yet.
         cx.intend(intents.collect()).await.map(drop).map_err(|_| TableError::Cancelled)
     };
-    let result = run::merge_day(&work.table, plan, day.day, &work.around, announce).await?;
+    let result = run::merge_day(&work.table, plan, day.day, &around, announce).await?;
     let done = done.fetch_add(1, Ordering::Relaxed) + 1;
     cx.progress(Progress::items(u64::from(done), Some(plan.days.len() as u64)));
     Ok(result.objects.into_iter().map(|object| object.key).collect())

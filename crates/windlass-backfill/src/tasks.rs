@@ -138,8 +138,9 @@ impl TaskType for PlanTask {
             most_bytes: work.spec.most_bytes(),
         };
         let planned = {
-            let _share = work.memory.share(plan_needs(&order)).await;
-            run::plan(&work.table, &order, &work.around).await.map_err(|error| failure(&error))?
+            let share = work.memory.share(plan_needs(&order)).await;
+            let around = Around { memory: share.bytes(), ..work.around.clone() };
+            run::plan(&work.table, &order, &around).await.map_err(|error| failure(&error))?
         };
         let Some(plan) = planned else {
             return Ok(Finished::with(json!({ "round": round, "nothing": true })));
@@ -229,7 +230,8 @@ impl TaskType for MergeTask {
             }
         };
         let patch = plan.days.iter().find(|planned| planned.day == day).map_or(0, |planned| planned.bytes);
-        let _share = work.memory.share(merge_needs(patch)).await;
+        let share = work.memory.share(merge_needs(patch)).await;
+        work.around.memory = share.bytes();
         // Waiting for others is no part of it.
         work.begun = cx.clock().monotonic();
         let merging = run::merge_day(&work.table, &plan, day, &work.around, announce);

@@ -10,7 +10,7 @@ use crate::definition::Definition;
 use crate::delta::{Action, Add, Base, CommitInfo, Outcome, Snapshot, commit_run};
 use crate::error::{Result, TableError};
 use crate::home::{Table, engine, metrics};
-use crate::merge::gather;
+use crate::merge::{Means, gather};
 use crate::run::{Around, blocking, data_key, fetch, key, put_json};
 
 /// Tries for a day that others change meanwhile.
@@ -125,7 +125,12 @@ async fn one(
     let written = {
         let (definition, folder, entropy, go_on) =
             (definition.clone(), folder.clone(), around.entropy.clone(), around.go_on.clone());
-        blocking(move || gather(&base, &definition, &definition.shape(), &folder, &*entropy, &*go_on)).await?
+        let memory = around.memory;
+        blocking(move || {
+            let means = Means { folder: &folder, entropy: &*entropy, memory, go_on: &*go_on };
+            gather(&base, &definition, &definition.shape(), &means)
+        })
+        .await?
     };
     let named: Vec<_> = written.into_iter().map(|file| (data_key(day, around.entropy.next_u128()), file)).collect();
     // Written down before they exist: whoever cleans up knows that they are not strangers, and deletes them if this dies.

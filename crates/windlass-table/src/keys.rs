@@ -195,7 +195,7 @@ impl Keys {
 }
 
 /// A hash that nobody outside can aim at, because of its seed.
-fn hash(seed: u64, bytes: &[u8]) -> u64 {
+pub(crate) fn hash(seed: u64, bytes: &[u8]) -> u64 {
     const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
     let mix = |a: u64, b: u64| {
         let both = u128::from(a) * u128::from(b);

@@ -11,7 +11,8 @@
 //!
 //! * [`check`] and [`fold`] are the rules, as pure functions: what becomes of a row, and what it makes of the row before.
 //! * [`merge`] brings a day's files and its rows together. It reads the keys first, then what they hit, and writes
-//!   only when something changes; it holds the rows to merge and one batch of each file.
+//!   only when something changes. It holds the rows to merge, or as many of them as memory shall, and one batch of each
+//!   file.
 //! * [`compact`], [`retain`] and [`vacuum`] keep a table small; [`pins`] hold what readers need for longer.
 //! * [`scan`] reads a table, with what still waits in the logs.
 
@@ -20,6 +21,7 @@
 pub mod batch;
 pub mod canonical;
 pub mod cell;
+mod changes;
 pub mod check;
 mod clean;
 pub mod column;
@@ -39,6 +41,7 @@ pub mod log;
 pub mod merge;
 mod outcome;
 mod output;
+mod parts;
 mod past;
 pub mod patch;
 pub mod pins;
@@ -58,4 +61,5 @@ pub use definition::{Definition, Layout, Uniqueness};
 pub use error::{Result, TableError};
 pub use home::{Creation, Table};
 pub use output::Written;
+pub use parts::{FIXED as MERGE_FIXED, PER_BYTE as MERGE_PER_BYTE};
 pub use probe::BaseFile;

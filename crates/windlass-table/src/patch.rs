@@ -226,6 +226,19 @@ impl Patch {
     /// That it is damaged.
     pub fn read_all(from: &mut impl Read, shape: &Shape) -> Result<Vec<Self>> {
         let mut patches = Vec::new();
+        Self::read_each(from, shape, |patch| {
+            patches.push(patch);
+            Ok(())
+        })?;
+        Ok(patches)
+    }
+
+    /// As [`Patch::read_all`], one after the other.
+    pub(crate) fn read_each(
+        from: &mut impl Read,
+        shape: &Shape,
+        mut sink: impl FnMut(Self) -> Result<()>,
+    ) -> Result<()> {
         let (mut bytes, mut at) = (Vec::new(), 0);
         let mut read = |bytes: &mut Vec<u8>, length: usize| {
             let read = from.by_ref().take(length as u64).read_to_end(bytes);
@@ -246,9 +259,15 @@ impl Patch {
                     "the columns of the table changed since the run was planned".to_owned(),
                 ));
             }
-            patches.push(Self { rows });
             at += frame.length;
+            sink(Self { rows })?;
         }
-        Ok(patches)
+        Ok(())
+    }
+
+    /// Some of its rows.
+    pub(crate) fn pick(&self, rows: &[u32]) -> Result<Self> {
+        let rows = arrow_select::take::take_record_batch(&self.rows, &UInt32Array::from(rows.to_vec()));
+        Ok(Self { rows: rows.map_err(arrow("pick rows to merge"))? })
     }
 }

@@ -23,7 +23,9 @@ use crate::patch::Patch;
 use crate::rows::cell;
 
 /// Bytes of rows that are held before they are written to their days.
-const HELD: usize = 16 << 20;
+const HELD: usize = 8 << 20;
+/// Rows of one batch that are taken at a time.
+const TAKEN: usize = 16_384;
 
 /// Which rows of the log a run takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -203,12 +205,14 @@ impl Sorter<'_> {
             taken.entry(day).or_default().push(u32::try_from(row).unwrap_or(u32::MAX));
         }
         for (day, rows) in taken {
-            let patch = Patch::of_batch(batch, shape, &rows)?;
-            self.held_bytes += patch.bytes();
-            self.held.entry(day).or_default().push(patch);
-        }
-        if self.held_bytes >= HELD {
-            self.flush()?;
+            for rows in rows.chunks(TAKEN) {
+                let patch = Patch::of_batch(batch, shape, rows)?;
+                self.held_bytes += patch.bytes();
+                self.held.entry(day).or_default().push(patch);
+                if self.held_bytes >= HELD {
+                    self.flush()?;
+                }
+            }
         }
         Ok(())
     }

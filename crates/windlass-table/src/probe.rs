@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow_row::{OwnedRow, RowConverter, SortField};
 use arrow_schema::{Schema, SchemaRef};
 use arrow_select::take::take_record_batch;
 use parquet::arrow::ProjectionMask;
@@ -245,6 +246,22 @@ impl Opened {
         builder.build().map_err(parquet(reading(&self.path)))
     }
 
+    /// A row of a group, as it is sorted.
+    fn end(
+        &self,
+        group: Option<usize>,
+        at: fn(u64) -> u64,
+        schema: &SchemaRef,
+        converter: &RowConverter,
+    ) -> Result<Option<OwnedRow>> {
+        let Some(group) = group else { return Ok(None) };
+        let rows = u64::try_from(self.metadata.metadata().row_group(group).num_rows()).unwrap_or(0);
+        let Some(batch) = self.read(group, Some(schema), Some(&[(at(rows), 0)]))?.next() else { return Ok(None) };
+        let batch = self.conform(batch, schema)?;
+        let encoded = converter.convert_columns(batch.columns()).map_err(arrow("sort files"))?;
+        Ok((encoded.num_rows() > 0).then(|| encoded.row(0).owned()))
+    }
+
     fn conform(
         &self,
         batch: std::result::Result<RecordBatch, arrow_schema::ArrowError>,
@@ -252,6 +269,36 @@ impl Opened {
     ) -> Result<RecordBatch> {
         conform(&batch.map_err(arrow(reading(&self.path)))?, schema)
     }
+}
+
+/// Files whose rows follow each other in chains, so that a file need not be open before the one in front of it has ended.
+pub(crate) fn chains(files: &[BaseFile], shape: &Shape) -> Result<Vec<Vec<usize>>> {
+    if files.len() < 2 {
+        return Ok((0..files.len()).map(|n| vec![n]).collect());
+    }
+    let fields: Vec<_> = shape.order.iter().map(|at| shape.schema.field(*at).clone()).collect();
+    let schema = Arc::new(Schema::new(fields));
+    let sorted = shape.order.iter().map(|at| SortField::new(shape.types[*at].arrow())).collect();
+    let converter = RowConverter::new(sorted).map_err(arrow("prepare for sorting files"))?;
+    let mut ends = Vec::with_capacity(files.len());
+    for (n, file) in files.iter().enumerate() {
+        let opened = Opened::new(&file.path)?;
+        let last = opened.metadata.metadata().num_row_groups().checked_sub(1);
+        let row = |group: Option<usize>, at: fn(u64) -> u64| opened.end(group, at, &schema, &converter);
+        ends.push((row(last.map(|_| 0), |_| 0)?, row(last, |rows| rows.saturating_sub(1))?, n));
+    }
+    ends.sort_by(|a, b| (&a.0, a.2).cmp(&(&b.0, b.2)));
+    let mut chains: Vec<(Option<OwnedRow>, Vec<usize>)> = Vec::new();
+    for (first, last, n) in ends {
+        match chains.iter_mut().find(|(end, _)| *end <= first) {
+            Some((end, chain)) => {
+                *end = last.max(end.take());
+                chain.push(n);
+            }
+            None => chains.push((last, vec![n])),
+        }
+    }
+    Ok(chains.into_iter().map(|(_, chain)| chain).collect())
 }
 
 fn reading(path: &Path) -> String {

@@ -12,16 +12,17 @@ use windlass_blob::{DownloadOptions, ErrorKind, PutMode, UploadOptions};
 use windlass_clock::{SharedClock, SharedEntropy};
 
 use crate::day::Day;
-use crate::definition::{Definition, Shape, Uniqueness};
+use crate::definition::{Shape, Uniqueness};
 use crate::delta::{Action, Add, Base, CommitInfo, Deleted, Outcome, Txn, commit_run, vector};
-use crate::edits::outcomes;
+use crate::edits::{Outcome as RowOutcome, outcomes};
 use crate::error::{Result, TableError};
 use crate::fold::{Effect, Effects, effect};
 use crate::home::{Table, archive_app, backfill_app, engine, metrics};
 use crate::keys::Keys;
 use crate::log::Reader;
-use crate::merge::{Fate, Merged, merge};
+use crate::merge::{Fate, Means, merge};
 use crate::outcome;
+use crate::parts::{bytes, parts, split};
 use crate::patch::{Patch, RowOp};
 use crate::plan::{DayPlan, Reading, RunPlan, Window, sort};
 use crate::probe::{BaseFile, probe};
@@ -34,6 +35,8 @@ pub use crate::outcome::{DayResult, Object};
 pub(crate) const RUNS: &str = "_windlass/runs";
 /// Rows of days that are held before they are written to their files.
 const HELD_ROWS: usize = 16_384;
+/// Bytes of memory that a step may have if nothing else is said.
+pub const MEMORY: u64 = 128 << 20;
 /// Most bytes of a plan.
 const LARGEST_PLAN: u64 = 256 << 20;
 
@@ -46,6 +49,8 @@ pub struct Around {
     pub entropy: SharedEntropy,
     /// A folder of the run on this machine.
     pub work: PathBuf,
+    /// Bytes of memory that each of its steps may have. What needs more is done in parts.
+    pub memory: u64,
     /// Says whether to go on.
     pub go_on: Arc<dyn Fn() -> Result<()> + Send + Sync>,
 }
@@ -60,7 +65,7 @@ impl Around {
     /// One that always goes on.
     #[must_use]
     pub fn new(clock: SharedClock, entropy: SharedEntropy, work: PathBuf) -> Self {
-        Self { clock, entropy, work, go_on: Arc::new(|| Ok(())) }
+        Self { clock, entropy, work, memory: MEMORY, go_on: Arc::new(|| Ok(())) }
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
@@ -221,18 +226,21 @@ pub(crate) async fn resolve(
         }
     }
     let (go_on, folder) = (around.go_on.clone(), folder.to_path_buf());
+    let memory = around.memory;
     blocking(move || {
-        let patches = Patch::read_files(&patches, &shape)?;
-        let keys = Keys::of(&patches, &shape)?;
         let base: Vec<BaseFile> = files.iter().map(|(_, file)| file.clone()).collect();
-        let hits = probe(&base, &keys, &shape, false, &*go_on)?;
         let day_of = |row: &Row| match &row[shape.event_time] {
             crate::cell::Cell::Int(micros) => Day::of(*micros),
             _ => Day(0),
         };
+        let parts = parts(bytes(&patches)?, memory);
+        let patches: Vec<Vec<PathBuf>> = match parts {
+            0 | 1 => vec![patches],
+            _ => split(&patches, parts, &shape, &folder)?.into_iter().map(|path| vec![path]).collect(),
+        };
         let mut edits = DayEdits { folder, shape: &shape, held: BTreeMap::new(), rows: 0, days: Days::new() };
         let mut effects: BTreeMap<Day, Effects> = BTreeMap::new();
-        let stale = outcomes(&patches, &keys, &hits, &shape, |outcome| {
+        let mut each = |outcome: RowOutcome| {
             let before = outcome.before.map(|(hit, row)| (files[hit.file as usize].0, row));
             let day = match (&before, &outcome.after) {
                 (_, Some(after)) => day_of(after),
@@ -256,7 +264,14 @@ pub(crate) async fn resolve(
                 edits.push(day, RowOp::Put, row)?;
             }
             Ok(())
-        })?;
+        };
+        let mut stale = 0;
+        for part in &patches {
+            let patches = Patch::read_files(part, &shape)?;
+            let keys = Keys::of(&patches, &shape)?;
+            let hits = probe(&base, &keys, &shape, false, &*go_on)?;
+            stale += outcomes(&patches, &keys, &hits, &shape, &mut each)?;
+        }
         edits.flush()?;
         Ok((edits.days, effects, stale))
     })
@@ -344,7 +359,12 @@ where
     let merged = {
         let (definition, folder, entropy, go_on) =
             (plan.definition.clone(), folder.clone(), around.entropy.clone(), around.go_on.clone());
-        blocking(move || merge_files(&base, &patch, &definition, &folder, &*entropy, &*go_on)).await?
+        let memory = around.memory;
+        blocking(move || {
+            let means = Means { folder: &folder, entropy: &*entropy, memory, go_on: &*go_on };
+            merge(&base, &[patch], &definition, &definition.shape(), &means)
+        })
+        .await?
     };
     let bytes_read = planned.base.iter().map(|add| u64::try_from(add.size).unwrap_or(0)).sum::<u64>() + planned.bytes;
     let mut result = DayResult {
@@ -397,20 +417,6 @@ where
     put_json(table, &name, &result).await?;
     let _ = std::fs::remove_dir_all(&folder);
     Ok(result)
-}
-
-fn merge_files(
-    base: &[BaseFile],
-    patch: &Path,
-    definition: &Definition,
-    folder: &Path,
-    entropy: &dyn windlass_clock::Entropy,
-    go_on: &dyn Fn() -> Result<()>,
-) -> Result<Merged> {
-    let shape = definition.shape();
-    let mut file = std::fs::File::open(patch).map_err(TableError::disk("open", patch))?;
-    let patches = Patch::read_all(&mut file, &shape)?;
-    merge(base, &patches, definition, &shape, folder, entropy, go_on)
 }
 
 /// The key of a new data file.

@@ -12,8 +12,7 @@ use crate::delta::{Add, Snapshot};
 use crate::error::{Result, TableError};
 use crate::home::Table;
 use crate::log::{Lsn, Reader};
-use crate::merge::read;
-use crate::patch::Patch;
+use crate::merge::{Means, read};
 use crate::plan::{Reading, Window, sort};
 use crate::probe::BaseFile;
 use crate::run::{Around, blocking, fetch, resolve};
@@ -69,10 +68,11 @@ where
         let base = files(table, by_day.get(&day), around).await?;
         let patches: Vec<PathBuf> =
             waiting.iter().filter_map(|shard| shard.get(&day)).map(|(path, _)| path.clone()).collect();
-        let shape = shape.clone();
+        let (shape, folder) = (shape.clone(), around.folder("scan")?);
+        let (entropy, go_on, memory) = (around.entropy.clone(), around.go_on.clone(), around.memory);
         sink = blocking(move || {
-            let all = Patch::read_files(&patches, &shape)?;
-            read(&base, &all, &shape, |rows| sink(day, rows, &shape))?;
+            let means = Means { folder: &folder, entropy: &*entropy, memory, go_on: &*go_on };
+            read(&base, &patches, &shape, &means, |rows| sink(day, rows, &shape))?;
             Ok(sink)
         })
         .await?;

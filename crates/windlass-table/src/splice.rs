@@ -1,6 +1,7 @@
 //! Streams of sorted rows made one, with rows replaced and removed on the way. Holds one batch of each stream.
 
 use std::cmp::Ordering;
+use std::collections::VecDeque;
 use std::iter::Peekable;
 
 use arrow_array::{ArrayRef, RecordBatch, make_array};
@@ -8,63 +9,71 @@ use arrow_data::transform::MutableArrayData;
 use arrow_ord::ord::{DynComparator, make_comparator};
 use arrow_schema::SortOptions;
 
+use crate::changes::Changes;
 use crate::definition::Shape;
 use crate::delta::Deleted;
 use crate::edits::Change;
 use crate::error::{Result, arrow};
 
-/// What becomes of the rows of a stream: changes, and rows that do not count anyway, by position.
-struct Changes<'a> {
-    edits: &'a [(u64, Change)],
-    deleted: Peekable<Box<dyn Iterator<Item = u64> + 'a>>,
+/// Rows, a batch at a time.
+pub(crate) type Batches<'a> = Box<dyn Iterator<Item = Result<RecordBatch>> + 'a>;
+type Positions<'a> = Peekable<Box<dyn Iterator<Item = u64> + 'a>>;
+
+/// Sorted rows of one origin, and what becomes of them.
+pub(crate) struct Part<'a> {
+    open: Box<dyn FnOnce() -> Result<Batches<'a>> + 'a>,
+    changes: Vec<Changes<'a>>,
+    deleted: Option<&'a Deleted>,
 }
 
-impl Changes<'_> {
-    /// The next change before `upto`.
-    fn next_before(&mut self, upto: u64) -> Option<(u64, Change)> {
-        let edit = self.edits.first().copied();
-        let deleted = self.deleted.peek().copied();
-        let position = edit.map_or(u64::MAX, |(position, _)| position).min(deleted.unwrap_or(u64::MAX));
-        if position >= upto {
-            return None;
-        }
-        if deleted == Some(position) {
-            self.deleted.next();
-        }
-        match edit {
-            Some((at, change)) if at == position => {
-                self.edits = &self.edits[1..];
-                Some((at, change))
-            }
-            _ => Some((position, Change::Remove)),
-        }
+impl<'a> Part<'a> {
+    /// Rows that are read only when it is their turn.
+    pub(crate) fn new(
+        open: impl FnOnce() -> Result<Batches<'a>> + 'a,
+        changes: Vec<Changes<'a>>,
+        deleted: Option<&'a Deleted>,
+    ) -> Self {
+        Self { open: Box::new(open), changes, deleted }
+    }
+
+    /// Rows that stay as they are.
+    pub(crate) fn of(rows: impl Iterator<Item = Result<RecordBatch>> + 'a) -> Self {
+        Self::new(move || Ok(Box::new(rows)), Vec::new(), None)
     }
 }
 
-/// Sorted rows, a batch at a time.
+/// Sorted rows: those of its parts, one after the other.
 pub(crate) struct Stream<'a> {
-    rest: Box<dyn Iterator<Item = Result<RecordBatch>> + 'a>,
-    changes: Changes<'a>,
+    parts: VecDeque<Part<'a>>,
+    rest: Option<Batches<'a>>,
+    changes: Vec<Changes<'a>>,
+    deleted: Positions<'a>,
     batch: Option<RecordBatch>,
+    place: Place,
     /// The next row of the batch.
     at: usize,
-    /// The position of the batch's first row in the stream.
+    /// The position of the batch's first row in its part.
     first: u64,
     done: bool,
 }
 
+/// What becomes of a row: nothing comes in its place, or this row of these changes.
+type Instead = Option<(usize, usize)>;
+
 impl<'a> Stream<'a> {
-    pub(crate) fn new(
-        rest: impl Iterator<Item = Result<RecordBatch>> + 'a,
-        edits: &'a [(u64, Change)],
-        deleted: Option<&'a Deleted>,
-    ) -> Self {
-        let deleted: Box<dyn Iterator<Item = u64> + 'a> = match deleted {
-            Some(deleted) => Box::new(deleted.iter()),
-            None => Box::new(std::iter::empty()),
-        };
-        let changes = Changes { edits, deleted: deleted.peekable() };
-        Self { rest: Box::new(rest), changes, batch: None, at: 0, first: 0, done: false }
+    pub(crate) fn new(parts: impl IntoIterator<Item = Part<'a>>) -> Self {
+        let nothing: Box<dyn Iterator<Item = u64> + 'a> = Box::new(std::iter::empty());
+        Self {
+            parts: parts.into_iter().collect(),
+            rest: None,
+            changes: Vec::new(),
+            deleted: nothing.peekable(),
+            batch: None,
+            place: Place::default(),
+            at: 0,
+            first: 0,
+            done: false,
+        }
     }
 
     fn rows(&self) -> usize {
@@ -73,26 +82,116 @@ impl<'a> Stream<'a> {
 
     /// Goes to the next batch that has rows, if there is one.
     fn advance(&mut self) -> Result<()> {
+        self.place = Place::default();
+        self.at = 0;
+        self.first += self.rows() as u64;
         loop {
-            self.first += self.rows() as u64;
-            self.at = 0;
-            self.batch = self.rest.next().transpose()?;
-            match &self.batch {
-                None => self.done = true,
-                Some(batch) if batch.num_rows() == 0 => continue,
-                Some(_) => {}
+            let Some(rest) = &mut self.rest else {
+                let Some(part) = self.parts.pop_front() else {
+                    (self.batch, self.done) = (None, true);
+                    return Ok(());
+                };
+                self.rest = Some((part.open)()?);
+                self.changes = part.changes;
+                let deleted: Box<dyn Iterator<Item = u64> + 'a> = match part.deleted {
+                    Some(deleted) => Box::new(deleted.iter()),
+                    None => Box::new(std::iter::empty()),
+                };
+                self.deleted = deleted.peekable();
+                self.first = 0;
+                continue;
+            };
+            match rest.next().transpose()? {
+                None => self.rest = None,
+                Some(batch) if batch.num_rows() == 0 => {}
+                batch => {
+                    self.batch = batch;
+                    return Ok(());
+                }
             }
-            return Ok(());
         }
+    }
+
+    /// The next row before `upto` that does not stay.
+    fn next_before(&mut self, upto: u64) -> Result<Option<(u64, Instead)>> {
+        let mut position = self.deleted.peek().copied().unwrap_or(u64::MAX);
+        let mut from = None;
+        for (n, changes) in self.changes.iter_mut().enumerate() {
+            if let Some(at) = changes.peek()?
+                && at <= position
+            {
+                (position, from) = (at, Some(n));
+            }
+        }
+        if position >= upto {
+            return Ok(None);
+        }
+        if self.deleted.peek() == Some(&position) {
+            self.deleted.next();
+        }
+        let change = from.and_then(|n| self.changes[n].take().map(|change| (n, change)));
+        Ok(Some(match change {
+            Some((n, Change::Replace(row))) => (position, Some((n, row))),
+            _ => (position, None),
+        }))
     }
 }
 
-/// Rows of one source, one after the other.
+/// Where a batch is among those gathered, if it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Place {
+    epoch: u64,
+    index: usize,
+}
+
+/// Rows of one batch, one after the other.
 #[derive(Clone, Copy, Debug)]
 struct Piece {
-    source: usize,
+    batch: usize,
     start: usize,
     end: usize,
+}
+
+/// What will be handed on next.
+struct Gathering {
+    /// Counts what was handed on, from 1.
+    epoch: u64,
+    batches: Vec<RecordBatch>,
+    pieces: Vec<Piece>,
+}
+
+impl Gathering {
+    fn add(&mut self, place: &mut Place, batch: &RecordBatch, start: usize, end: usize) {
+        if place.epoch != self.epoch {
+            *place = Place { epoch: self.epoch, index: self.batches.len() };
+            self.batches.push(batch.clone());
+        }
+        self.pieces.push(Piece { batch: place.index, start, end });
+    }
+
+    /// Puts the pieces together and hands them on.
+    fn flush(&mut self, shape: &Shape, sink: &mut impl FnMut(&RecordBatch) -> Result<()>) -> Result<()> {
+        if self.pieces.is_empty() {
+            return Ok(());
+        }
+        self.epoch += 1;
+        let (batches, pieces) = (std::mem::take(&mut self.batches), std::mem::take(&mut self.pieces));
+        if let [one] = pieces.as_slice() {
+            return sink(&batches[one.batch].slice(one.start, one.end - one.start));
+        }
+        let rows = pieces.iter().map(|piece| piece.end - piece.start).sum();
+        let columns: Vec<ArrayRef> = (0..shape.types.len())
+            .map(|at| -> Result<ArrayRef> {
+                let data: Vec<_> = batches.iter().map(|batch| batch.column(at).to_data()).collect();
+                let mut built = MutableArrayData::new(data.iter().collect(), false, rows);
+                for piece in &pieces {
+                    built.try_extend(piece.batch, piece.start, piece.end).map_err(arrow("put merged rows together"))?;
+                }
+                Ok(make_array(built.freeze()))
+            })
+            .collect::<Result<_>>()?;
+        sink(&RecordBatch::try_new(shape.schema.clone(), columns).map_err(arrow("put merged rows together"))?)
+    }
 }
 
 /// Compares a row of one batch with a row of another.
@@ -111,21 +210,20 @@ fn compare(with: &Compare, left: usize, right: usize) -> Ordering {
 /// Gives the rows of all streams to `sink`, in the order of the table.
 pub(crate) fn splice(
     mut streams: Vec<Stream<'_>>,
-    replacements: &RecordBatch,
     shape: &Shape,
     mut sink: impl FnMut(&RecordBatch) -> Result<()>,
 ) -> Result<()> {
     let count = streams.len();
     let mut compares: Vec<Option<Compare>> = Vec::new();
     compares.resize_with(count * count, || None);
-    let mut pieces: Vec<Piece> = Vec::new();
+    let mut gathering = Gathering { epoch: 1, batches: Vec::new(), pieces: Vec::new() };
     loop {
         for n in 0..count {
             if streams[n].done || streams[n].at < streams[n].rows() {
                 continue;
             }
-            // What was taken of the batch refers to it.
-            flush(&streams, replacements, shape, &mut pieces, &mut sink)?;
+            // So that no more than a batch of each stream is held.
+            gathering.flush(shape, &mut sink)?;
             streams[n].advance()?;
             for other in 0..count {
                 compares[n * count + other] = None;
@@ -177,9 +275,9 @@ pub(crate) fn splice(
                 outside
             }
         };
-        take(&mut streams[least], least, start, end, count, &mut pieces);
+        take(&mut streams[least], start, end, &mut gathering)?;
     }
-    flush(&streams, replacements, shape, &mut pieces, &mut sink)
+    gathering.flush(shape, &mut sink)
 }
 
 fn order(
@@ -199,63 +297,24 @@ fn order(
 }
 
 /// Takes rows of a stream, as its changes want them.
-fn take(stream: &mut Stream<'_>, n: usize, start: usize, end: usize, replacements: usize, pieces: &mut Vec<Piece>) {
+fn take(stream: &mut Stream<'_>, start: usize, end: usize, gathering: &mut Gathering) -> Result<()> {
     let mut from = start;
     let upto = stream.first + end as u64;
-    while let Some((position, change)) = stream.changes.next_before(upto) {
+    while let Some((position, instead)) = stream.next_before(upto)? {
         // Changes are ascending, and none lies before what was taken already.
         let at = usize::try_from(position.saturating_sub(stream.first)).unwrap_or(end).clamp(from, end);
-        if at > from {
-            pieces.push(Piece { source: n, start: from, end: at });
+        if let Some(batch) = stream.batch.as_ref().filter(|_| at > from) {
+            gathering.add(&mut stream.place, batch, from, at);
         }
-        if let Change::Replace(row) = change {
-            pieces.push(Piece { source: replacements, start: row, end: row + 1 });
+        if let Some((n, row)) = instead {
+            let (rows, place) = stream.changes[n].rows();
+            gathering.add(place, rows, row, row + 1);
         }
         from = (at + 1).min(end);
     }
-    if end > from {
-        pieces.push(Piece { source: n, start: from, end });
+    if let Some(batch) = stream.batch.as_ref().filter(|_| end > from) {
+        gathering.add(&mut stream.place, batch, from, end);
     }
     stream.at = end;
-}
-
-/// Puts the pieces together and hands them on.
-fn flush(
-    streams: &[Stream<'_>],
-    replacements: &RecordBatch,
-    shape: &Shape,
-    pieces: &mut Vec<Piece>,
-    sink: &mut impl FnMut(&RecordBatch) -> Result<()>,
-) -> Result<()> {
-    if pieces.is_empty() {
-        return Ok(());
-    }
-    let source = |n: usize| if n == streams.len() { Some(replacements) } else { streams[n].batch.as_ref() };
-    if let [one] = pieces.as_slice()
-        && let Some(batch) = source(one.source)
-    {
-        let part = batch.slice(one.start, one.end - one.start);
-        pieces.clear();
-        return sink(&part);
-    }
-    // Only the sources that the pieces come from, numbered anew.
-    let mut used: Vec<usize> = pieces.iter().map(|piece| piece.source).collect();
-    used.sort_unstable();
-    used.dedup();
-    let batches: Vec<&RecordBatch> = used.iter().filter_map(|n| source(*n)).collect();
-    let rows = pieces.iter().map(|piece| piece.end - piece.start).sum();
-    let columns: Vec<ArrayRef> = (0..shape.types.len())
-        .map(|at| -> Result<ArrayRef> {
-            let data: Vec<_> = batches.iter().map(|batch| batch.column(at).to_data()).collect();
-            let mut built = MutableArrayData::new(data.iter().collect(), false, rows);
-            for piece in pieces.iter() {
-                if let Ok(n) = used.binary_search(&piece.source) {
-                    built.try_extend(n, piece.start, piece.end).map_err(arrow("put merged rows together"))?;
-                }
-            }
-            Ok(make_array(built.freeze()))
-        })
-        .collect::<Result<_>>()?;
-    pieces.clear();
-    sink(&RecordBatch::try_new(shape.schema.clone(), columns).map_err(arrow("put merged rows together"))?)
+    Ok(())
 }

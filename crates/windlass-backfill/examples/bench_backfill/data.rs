@@ -22,6 +22,9 @@ pub(crate) const DAY: i64 = 86_400;
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 const STATUS: [&str; 5] = ["cancelled", "completed", "paid", "refunded", "requested"];
 
+/// Rows of a day that are made at a time.
+const AT_ONCE: u64 = 4_000_000;
+
 /// How much there is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Data {
@@ -62,14 +65,18 @@ impl Data {
         i64::try_from(self.h(stream, i) % most).unwrap_or(0)
     }
 
+    fn city(self, i: u64) -> i32 {
+        let a = self.below(4, i, 1024);
+        i32::try_from((a * a * a) >> 21).unwrap_or(0)
+    }
+
     fn base(self, i: u64) -> Row {
         let day = i64::try_from(i / self.per_day).unwrap_or(0);
-        let a = self.below(4, i, 1024);
         Row {
             at: DAY0.wrapping_add(day).wrapping_mul(DAY).wrapping_add(self.below(1, i, 86_400)),
             trip: i64::try_from(self.h(2, i) >> 1).unwrap_or(0),
             leg: i16::try_from(self.below(3, i, 2)).unwrap_or(0),
-            city: i32::try_from((a * a * a) >> 21).ok(),
+            city: Some(self.city(i)),
             status: usize::try_from(self.below(5, i, 5)).ok(),
             fare: (!self.h(7, i).is_multiple_of(50)).then(|| self.below(6, i, 20_000) as f64 / 4.0),
             driver: (!self.h(42, i).is_multiple_of(100)).then(|| self.below(8, i, 200_000)),
@@ -130,17 +137,29 @@ impl Data {
     pub(crate) fn write(self, folder: &Path) -> Fallible<()> {
         for day in 0..self.days {
             let from = u64::try_from(day)? * self.per_day;
-            let mut rows: Vec<Row> = (from..from + self.per_day).map(|i| self.base(i)).collect();
-            // The words for the status are in the order of their numbers.
-            rows.sort_by_key(|row| (row.city, row.status, row.trip, row.leg));
             let name = windlass_table::Day(i32::try_from(DAY0 + day)?);
             let place = folder.join(format!("day={name}"));
             std::fs::create_dir_all(&place)?;
-            let chunks = rows.chunks(65_536).map(|rows| batch(rows, None));
+            // A large day is made in parts, by the city that its rows are sorted by first.
+            let passes = self.per_day.div_ceil(AT_ONCE);
+            let chunks = (0..passes).flat_map(|pass| {
+                let ours = |i: &u64| part_of(self.city(*i), passes) == pass;
+                let mut rows: Vec<Row> = (from..from + self.per_day).filter(ours).map(|i| self.base(i)).collect();
+                // The words for the status are in the order of their numbers.
+                rows.sort_by_key(|row| (row.city, row.status, row.trip, row.leg));
+                rows.chunks(65_536).map(|rows| batch(rows, None)).collect::<Vec<_>>()
+            });
             write(&place.join("part-00000.parquet"), chunks)?;
         }
         Ok(())
     }
+}
+
+/// Which of so many parts of a day the rows of a city are in.
+fn part_of(city: i32, parts: u64) -> u64 {
+    let cities = f64::from(city + 1) / 512.0;
+    // Their number is the cube of something that is evenly distributed.
+    ((cities.cbrt() * parts as f64) as u64).min(parts - 1)
 }
 
 /// A file of these rows, as the archive's files are.

@@ -4,11 +4,14 @@
 //! * `late FOLDER ROWS DAYS PERCENT LATE_DAYS`: late rows as files, for others;
 //! * `table FOLDER HOME ROWS DAYS PERCENT LATE_DAYS LAYOUT`: a table of the archive, with the late rows in its log;
 //! * `floor FOLDER OUT LATE_DAYS`: reads and writes again the files of the days that late rows touch;
-//! * `merge HOME`: merges, and prints what it came to;
+//! * `merge HOME MEMORY`: merges with so many MiB for what is held, and prints what it came to;
 //! * `count HOME`: counts the rows of the table;
-//! * `ingest HOME ROWS DAYS`: takes rows into a new log as fast as they are durable.
+//! * `ingest HOME ROWS DAYS`: takes rows into a new log as fast as they are durable;
+//! * `tables HOME COUNT SHARDS ROWS`: tables of an empty archive, with late rows in each of their logs;
+//! * `stand HOME ROWS MEMORY SECONDS`: a standing job looks after them, merges what waits, and then rests.
 
 mod data;
+mod standing;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -80,11 +83,13 @@ fn around(home: &Path) -> Around {
     Around::new(SystemClock::real(), SystemEntropy::real(), home.join("work"))
 }
 
-async fn merge(home: &Path) -> Fallible<Value> {
+async fn merge(home: &Path, memory: u64) -> Fallible<Value> {
     let table = Arc::new(Table::open(home, &Context::real())?);
-    let around = around(home);
+    let mut around = around(home);
+    around.memory = memory;
     let order = Order { run: "bench".into(), shard: 0, archive_to: None, most_bytes: u64::MAX };
     let plan = Arc::new(run::plan(&table, &order, &around).await?.ok_or("nothing is to be merged")?);
+    around.memory /= THREADS.min(plan.days.len()).max(1) as u64;
     let mut merging = tokio::task::JoinSet::new();
     let mut days = plan.days.iter().map(|day| day.day);
     loop {
@@ -227,9 +232,16 @@ async fn main() -> Fallible<()> {
             json!({})
         }
         ["floor", folder, out, late_days] => floor(path(folder), path(out), late_days.parse()?).await?,
-        ["merge", home] => merge(path(home)).await?,
+        ["merge", home, memory] => merge(path(home), memory.parse::<u64>()? << 20).await?,
         ["count", home] => count(path(home)).await?,
         ["ingest", home, rows, days] => ingest(path(home), data(rows, days)?).await?,
+        ["tables", home, count, shards, rows] => {
+            standing::tables(path(home), count.parse()?, shards.parse()?, rows.parse()?).await?;
+            json!({})
+        }
+        ["stand", home, rows, memory, seconds] => {
+            standing::stand(path(home), rows.parse()?, memory, seconds.parse()?).await?
+        }
         _ => return Err("which step? see the first lines of this program".into()),
     };
     // Its one line of output is what it is for.

@@ -74,7 +74,11 @@ async fn generated(seed: u64, uniqueness: Uniqueness, layout: Layout) {
     let source = TempDir::new().unwrap();
     let set = generate(seed);
     set.write(source.path());
-    let world = World::of(source.path(), uniqueness, layout).await;
+    let mut world = World::of(source.path(), uniqueness, layout).await;
+    if seed == 23 {
+        // Too little for anything: days are merged in many parts.
+        world.memory = 0;
+    }
     comes_out_as_expected(world, &expect(&set, uniqueness)).await;
 }
 

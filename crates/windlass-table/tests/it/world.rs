@@ -12,7 +12,7 @@ use windlass_blob::Context;
 use windlass_clock::{SystemClock, SystemEntropy};
 use windlass_table::delta::DeletionVector;
 use windlass_table::log::{Appended, Limits, Lsn, Writer};
-use windlass_table::run::{self, Around, Finished, Order};
+use windlass_table::run::{self, Around, Finished, MEMORY, Order};
 use windlass_table::source::{Meaning, json_batches};
 use windlass_table::{Creation, Definition, Layout, Mode, Result, Sender, Table, TableError, Uniqueness};
 
@@ -29,6 +29,8 @@ pub(crate) struct World {
     pub(crate) table: Table,
     pub(crate) definition: Definition,
     pub(crate) batches: Value,
+    /// Bytes of memory that a step may have.
+    pub(crate) memory: u64,
     source: PathBuf,
     runs: u32,
 }
@@ -57,7 +59,7 @@ impl World {
         let import = Some(source.join("archive"));
         let creation = Creation { url, import, cutoff: batches["cutoff"].as_i64(), ..Creation::default() };
         let table = Table::create(&home, &definition, creation, &context).await.unwrap();
-        Self { folder, table, definition, batches, source: source.to_path_buf(), runs: 0 }
+        Self { folder, table, definition, batches, memory: MEMORY, source: source.to_path_buf(), runs: 0 }
     }
 
     pub(crate) async fn sample(uniqueness: Uniqueness) -> Self {
@@ -70,7 +72,8 @@ impl World {
     }
 
     pub(crate) fn around(&self, name: &str) -> Around {
-        Around::new(SystemClock::real(), SystemEntropy::real(), self.folder.path().join("work").join(name))
+        let work = self.folder.path().join("work").join(name);
+        Around { memory: self.memory, ..Around::new(SystemClock::real(), SystemEntropy::real(), work) }
     }
 
     pub(crate) async fn writer(&self) -> Writer {
