@@ -1,6 +1,6 @@
 //! The remote as the rest of the program sees it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -8,26 +8,24 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::runtime::{Handle, Runtime};
-use tokio::sync::watch;
 use windlass_clock::{SharedClock, SystemEntropy, deadline};
 
 use crate::cause::{Cause, Warnings};
 use crate::config::{Layout, RemoteConfig};
-use crate::fetch::{Arrival, Fetcher};
 use crate::id::{ActionId, Entry, OutputId};
-use crate::index::Index;
 use crate::journal::Journal;
-use crate::local::{Incoming, LocalOutputs};
+use crate::local::LocalOutputs;
 use crate::name::{Name, run_key};
 use crate::outcome::{Closed, Counters, Lookup, Prefetched};
-use crate::place::{Around, Failure, Place, Steps, Tally, add};
-use crate::plan;
-use crate::queue::Queue;
-use crate::seed;
+use crate::place::{Around, Failure, Steps, Tally, add};
 use crate::source::{Catalog, Known, Source};
 use crate::table::{Record, TableDraft, TableKind};
-use crate::upload::{UploadSettings, Uploader};
+use crate::upload::Uploader;
+
+mod hints;
+mod live;
+
+use live::{Live, Writer};
 
 /// A manifest that says nothing new is published again after this, so that garbage is not made of what is in use.
 const REFRESH: Duration = Duration::from_secs(24 * 3600);
@@ -37,8 +35,6 @@ const AGAIN: Duration = Duration::from_secs(300);
 const MOST_USED: usize = 200_000;
 /// The shortest wait for a lookup, whatever was late before: what a remote across an ocean needs.
 const LEAST_PATIENCE: Duration = Duration::from_millis(100);
-/// Between two tries to read an index that could not be read.
-const RELOAD: Duration = Duration::from_secs(1);
 
 /// The remote of one run. Cheap to make: nothing is opened before the first lookup or offer.
 ///
@@ -63,34 +59,6 @@ struct Shared {
 struct Used {
     seen: HashSet<ActionId>,
     order: Vec<ActionId>,
-}
-
-/// What exists once the network is in use.
-struct Live {
-    runtime: Mutex<Option<Runtime>>,
-    handle: Handle,
-    sources: Vec<Arc<Source>>,
-    fetcher: Arc<Fetcher>,
-    hints: watch::Receiver<Option<Arc<Hints>>>,
-    writer: Option<Writer>,
-}
-
-struct Writer {
-    source: Arc<Source>,
-    queue: Arc<Queue>,
-    ended: watch::Receiver<Option<Arc<Uploader>>>,
-}
-
-/// What the manifests say.
-#[derive(Default)]
-struct Hints {
-    records: HashMap<ActionId, (Record, usize)>,
-    order: Vec<ActionId>,
-    /// Outputs that were planned to be fetched, and that were local.
-    planned: Vec<OutputId>,
-    local: u64,
-    /// Of this run's own namespace.
-    own_newest_ms: Option<i64>,
 }
 
 impl Remote {
@@ -461,286 +429,4 @@ async fn publish_manifest(
     writer.source.place.put("write manifest", &key, Bytes::clone(&bytes)).await?;
     shared.stamp(&used);
     Ok(())
-}
-
-impl Live {
-    /// Opens the places and starts the tasks. `None` when there is nothing to talk to; that was warned of.
-    fn start(shared: &Arc<Shared>) -> Option<Self> {
-        let config = &shared.config;
-        if config.is_local_only() {
-            return None;
-        }
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            // Each transfer may have a decoder waiting for it; local folders read on such threads, too.
-            .max_blocking_threads(config.parallel * 2 + 8)
-            .thread_name("gocache-remote")
-            .enable_all()
-            .build();
-        let runtime = match runtime {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                shared.around.warnings.tell(Cause::Other, "", &format!("no thread for the network: {error}"));
-                return None;
-            }
-        };
-        let cache = shared.local.state_dir().join("index");
-        let open = |url| {
-            let place = Place::open(url, &config.environment, &shared.around).ok()?;
-            Some(Arc::new(Source::new(place, config.layout, Some(cache.clone()), config.index_bytes)))
-        };
-        let sources: Vec<Arc<Source>> = config.read.iter().filter_map(open).collect();
-        let written = config.write.as_ref().and_then(|url| {
-            let same = sources.iter().find(|source| source.place.store.url() == url).cloned();
-            same.or_else(|| open(url))
-        });
-        let fetcher = Fetcher::new(Arc::clone(&shared.local), Arc::clone(&shared.around));
-        let handle = runtime.handle().clone();
-        let mut all = sources.clone();
-        if let Some(written) = &written
-            && !sources.iter().any(|source| Arc::ptr_eq(source, written))
-        {
-            all.push(Arc::clone(written));
-        }
-        for source in all {
-            handle.spawn(keep_loading(source, Arc::clone(&shared.around)));
-        }
-        for number in 0..config.parallel.max(3) {
-            handle.spawn(Arc::clone(&fetcher).work(number));
-        }
-        let (told, hints) = watch::channel(None);
-        handle.spawn(prefetch(Arc::clone(shared), sources.clone(), Arc::clone(&fetcher), told));
-        let writer = written.map(|source| {
-            let folder = shared.local.state_dir().join("queue");
-            let queue = Arc::new(Queue::new(folder, config.queue, Arc::clone(&shared.around)));
-            let settings = UploadSettings {
-                level: config.compression,
-                pack_bytes: config.pack_bytes,
-                skip_package_indexes: config.skip_package_indexes,
-                scratch: shared.local.state_dir().join("tmp"),
-            };
-            let uploader = Uploader::new(
-                Arc::clone(&source),
-                Arc::clone(&queue),
-                Arc::clone(&fetcher),
-                Arc::clone(&shared.around),
-                settings,
-            );
-            let (tell, ended) = watch::channel(None);
-            handle.spawn(async move {
-                let uploader = Arc::new(uploader.run().await);
-                // The index is only kept small if there is time; what fails here is tried by the next run.
-                let _ = uploader.merge().await;
-                tell.send_replace(Some(uploader));
-            });
-            Writer { source, queue, ended }
-        });
-        Some(Self { runtime: Mutex::new(Some(runtime)), handle, sources, fetcher, hints, writer })
-    }
-
-    /// Lets the uploader finish, for at most `limit`.
-    fn drain(&self, clock: &SharedClock, limit: Duration) -> Closed {
-        let Some(writer) = &self.writer else { return Closed::default() };
-        // Four fifths for beginning packs; the rest is for what is under way and for the segment that names them.
-        writer.queue.close(clock.monotonic() + limit * 4 / 5);
-        let mut ended = writer.ended.clone();
-        let wait = ended.wait_for(Option::is_some);
-        // An error of either kind means that something is left, and the queue says how much.
-        let _ = self.handle.block_on(deadline(&**clock, limit, wait));
-        writer.queue.left()
-    }
-
-    async fn look(&self, action: &ActionId) -> Lookup {
-        let mut unsure = false;
-        if let Some((record, source)) = self.hint(action).await {
-            match self.bring(&self.sources[source], &record).await {
-                Arrival::Here => return Lookup::Found(record.entry),
-                Arrival::Failed => unsure = true,
-                // The manifest is older than the last collection of garbage: the index knows better.
-                Arrival::Lost => {}
-            }
-        }
-        for source in &self.sources {
-            let record = match source.known().await {
-                Known::Ready(Catalog::Packed(index)) => {
-                    unsure |= !index.complete;
-                    index.find(action)
-                }
-                Known::Ready(Catalog::Seed(catalog)) if catalog.complete && !catalog.actions.contains(action) => None,
-                Known::Ready(Catalog::Seed(_)) => match seed::action(&source.place, action).await {
-                    Ok(entry) => Some(Record { action: *action, entry, location: None }),
-                    Err(Failure::Missing) => None,
-                    Err(_) => {
-                        unsure = true;
-                        None
-                    }
-                },
-                Known::NotYet | Known::Failed => {
-                    unsure = true;
-                    None
-                }
-            };
-            let Some(record) = record else { continue };
-            match self.bring(source, &record).await {
-                Arrival::Here => return Lookup::Found(record.entry),
-                Arrival::Failed | Arrival::Lost => unsure = true,
-            }
-        }
-        if unsure { Lookup::Unavailable } else { Lookup::Absent }
-    }
-
-    async fn hint(&self, action: &ActionId) -> Option<(Record, usize)> {
-        let mut hints = self.hints.clone();
-        let hints = hints.wait_for(Option::is_some).await.ok()?.clone()?;
-        let (record, source) = hints.records.get(action)?;
-        let usable =
-            record.location.is_some() || record.entry.size == 0 || self.fetcher.local.contains(&record.entry.output);
-        usable.then_some((*record, *source))
-    }
-
-    /// Brings an output into the local store, if it is not there.
-    async fn bring(&self, source: &Arc<Source>, record: &Record) -> Arrival {
-        let output = record.entry.output;
-        if self.fetcher.local.contains(&output) {
-            return Arrival::Here;
-        }
-        if record.entry.size == 0 || output == OutputId::EMPTY {
-            return store_empty(&self.fetcher, output);
-        }
-        if record.location.is_none() && source.layout == Layout::Packed {
-            return Arrival::Lost;
-        }
-        if self.fetcher.is_lost_at(record) {
-            return Arrival::Lost;
-        }
-        self.fetcher.fetch(source, record).await
-    }
-}
-
-fn store_empty(fetcher: &Fetcher, output: OutputId) -> Arrival {
-    if output != OutputId::EMPTY {
-        return Arrival::Lost;
-    }
-    match fetcher.local.begin(&output, 0).and_then(Incoming::finish) {
-        Ok(()) => Arrival::Here,
-        Err(_) => Arrival::Failed,
-    }
-}
-
-/// Reads the index, and again as long as it cannot be read. The breaker keeps that from being many requests.
-async fn keep_loading(source: Arc<Source>, around: Arc<Around>) {
-    while let Err(failure) = source.load().await {
-        if failure == Failure::Stopped {
-            return;
-        }
-        around.clock.sleep(RELOAD).await;
-    }
-}
-
-/// Reads the manifests and plans what to fetch.
-async fn prefetch(
-    shared: Arc<Shared>,
-    sources: Vec<Arc<Source>>,
-    fetcher: Arc<Fetcher>,
-    told: watch::Sender<Option<Arc<Hints>>>,
-) {
-    let config = &shared.config;
-    if config.prefetch_bytes == 0 {
-        told.send_replace(Some(Arc::default()));
-        return;
-    }
-    let asks = config.namespaces.iter().enumerate().flat_map(|(rank, namespace)| {
-        sources.iter().enumerate().map(move |(number, source)| async move {
-            (rank, number, source.manifests(namespace).await.unwrap_or_default())
-        })
-    });
-    let found = futures::future::join_all(asks).await;
-    let mut hints = Hints::default();
-    // The first namespace that has any: branch, base, default.
-    let rank = found.iter().filter(|(_, _, manifests)| !manifests.records.is_empty()).map(|(rank, ..)| *rank).min();
-    for (own, number, manifests) in found {
-        if own == 0 && manifests.newest_ms > hints.own_newest_ms {
-            hints.own_newest_ms = manifests.newest_ms;
-        }
-        if Some(own) == rank {
-            for record in manifests.records {
-                // Earlier places go first.
-                if let std::collections::hash_map::Entry::Vacant(free) = hints.records.entry(record.action) {
-                    free.insert((record, number));
-                    hints.order.push(record.action);
-                }
-            }
-        }
-    }
-    // Others published these without saying where they lie, because it is in another place: the indexes know.
-    let homeless = |record: &Record| record.location.is_none() && record.entry.size > 0;
-    if hints.records.values().any(|(record, _)| homeless(record)) {
-        let mut indexes: Vec<Option<Arc<Index>>> = Vec::new();
-        for source in &sources {
-            indexes.push(match source.known().await {
-                Known::Ready(Catalog::Packed(index)) => Some(index),
-                _ => None,
-            });
-        }
-        for (record, number) in hints.records.values_mut().filter(|(record, _)| homeless(record)) {
-            let found = indexes.iter().enumerate().find_map(|(at, index)| {
-                let found = index.as_ref()?.find(&record.action)?;
-                (found.entry.output == record.entry.output && found.location.is_some()).then_some((found, at))
-            });
-            if let Some((found, at)) = found {
-                (*record, *number) = (found, at);
-            }
-        }
-    }
-    let (shared, planner) = (Arc::clone(&shared), Arc::clone(&fetcher));
-    let planned = tokio::task::spawn_blocking(move || {
-        let (planned, local) = plan_blocking(&shared, &sources, &planner, &hints);
-        Hints { planned, local, ..hints }
-    });
-    // The hints are told only now: a lookup before would ask for one output where a range brings many.
-    let hints = planned.await.unwrap_or_default();
-    told.send_replace(Some(Arc::new(hints)));
-}
-
-/// Plans the ranges, and stores the actions whose outputs are local already. The outputs planned, and those local.
-fn plan_blocking(
-    shared: &Shared,
-    sources: &[Arc<Source>],
-    fetcher: &Arc<Fetcher>,
-    hints: &Hints,
-) -> (Vec<OutputId>, u64) {
-    let mut wanted: Vec<Vec<Record>> = vec![Vec::new(); sources.len()];
-    let mut local: HashSet<OutputId> = HashSet::new();
-    let mut seen: HashSet<OutputId> = HashSet::new();
-    let mut planned = Vec::new();
-    let mut here = Vec::new();
-    for action in &hints.order {
-        let Some((record, source)) = hints.records.get(action) else { continue };
-        let output = record.entry.output;
-        let is_new = seen.insert(output);
-        if is_new
-            && (shared.local.contains(&output)
-                || (record.entry.size == 0 && store_empty(fetcher, output) == Arrival::Here))
-        {
-            local.insert(output);
-        }
-        if local.contains(&output) {
-            here.push(record);
-        } else if record.location.is_some() {
-            if is_new {
-                planned.push(output);
-            }
-            wanted[*source].push(*record);
-        }
-    }
-    for (records, source) in wanted.iter().zip(sources) {
-        for range in plan::ranges(records, shared.config.prefetch_bytes) {
-            fetcher.plan(source, range.pack, range.extents);
-        }
-    }
-    // After the plans: the network has something to do meanwhile.
-    for record in here {
-        fetcher.put_action(&record.action, &record.entry);
-    }
-    (planned, local.len() as u64)
 }
