@@ -165,8 +165,32 @@ impl State {
             }
         }
         let devices = given.get("block_device_mapping_v2").and_then(Value::as_array).unwrap_or(&empty).clone();
-        if devices.is_empty() && !given.contains_key("imageRef") {
+        let image = given.get("imageRef").and_then(Value::as_str).filter(|image| !image.is_empty()).map(str::to_owned);
+        if devices.is_empty() && image.is_none() {
             return Err(refuse(400, "Invalid imageRef provided."));
+        }
+        if let Some(image) = &image {
+            let found = self.get("image", image).ok().filter(|found| found["status"] == "active");
+            let found = found.ok_or_else(|| refuse(400, "Can not find requested image"))?;
+            if found["min_ram"].as_u64() > flavor["ram"].as_u64() {
+                return Err(refuse(400, "Flavor's memory is too small for requested image."));
+            }
+            if !devices.is_empty() && !devices.iter().any(|device| device["boot_index"] == 0) {
+                return Err(refuse(
+                    400,
+                    "Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping combination is not valid.",
+                ));
+            }
+        }
+        // A disk that is made of an image is none of the volumes.
+        let (images, devices): (Vec<Value>, Vec<Value>) = devices
+            .into_iter()
+            .partition(|device| device["source_type"] == "image" && device["destination_type"] == "local");
+        if images.iter().any(|device| device["uuid"].as_str() != image.as_deref()) {
+            return Err(refuse(
+                400,
+                "Block Device Mapping is Invalid: You specified more local devices than the limit allows",
+            ));
         }
         for device in &devices {
             let id = device["uuid"].as_str().unwrap_or_default();
@@ -189,7 +213,8 @@ impl State {
         let mut attachments = Vec::new();
         for (n, device) in devices.iter().enumerate() {
             let volume_id = device["uuid"].as_str().unwrap_or_default();
-            let letter = char::from(b'a' + u8::try_from(n % 26).unwrap_or(0));
+            // The disk of an image is the first.
+            let letter = char::from(b'a' + u8::try_from((n + images.len()) % 26).unwrap_or(0));
             let name = device["device_name"].as_str().map_or_else(|| format!("/dev/vd{letter}"), str::to_owned);
             attachments.push(json!({ "volumeId": volume_id, "serverId": id, "device": name, "delete_on_termination": device["delete_on_termination"] == true }));
             let volume = self.get_mut("volume", volume_id)?;
@@ -219,12 +244,11 @@ impl State {
             given.get("metadata").and_then(|metadata| metadata.get("lab_fault")).is_some_and(|fault| fault == "spawn");
         let host = text(&given, "hypervisor_hostname");
         let host = if host.is_empty() { format!("compute-{}1", self.options.name) } else { host };
-        let image = given.get("imageRef").and_then(Value::as_str).filter(|image| !image.is_empty());
         let booted = devices.iter().zip(&attachments).find(|(device, _)| device["boot_index"] == 0);
         let root = booted.map_or_else(|| "/dev/sda".into(), |(_, attachment)| attachment["device"].clone());
         let fault = fails.then(|| json!({ "code": 500, "message": "Exceeded maximum number of retries." }));
         let mut server = json!({
-            "image": image.map_or_else(|| "".into(), |id| json!({ "id": id })), "OS-EXT-SRV-ATTR:root_device_name": root, "fault": fault,
+            "image": image.as_ref().map_or_else(|| "".into(), |id| json!({ "id": id })), "OS-EXT-SRV-ATTR:root_device_name": root, "fault": fault,
             "id": id, "name": given.get("name"), "tenant_id": ask.project, "user_id": USER, "key_name": given.get("key_name"),
             "metadata": given.get("metadata").cloned().unwrap_or(json!({})), "tags": given.get("tags").cloned().unwrap_or(json!([])),
             "description": given.get("description"), "addresses": addresses, "config_drive": if given.get("config_drive") == Some(&true.into()) { "True" } else { "" },

@@ -117,6 +117,12 @@ impl SimCloud {
         id
     }
 
+    /// Puts something on the storage that the block service does not know: what another storage has copied there. In memory
+    /// only.
+    pub fn plant_image(&self, name: &str, size: u64, content: &str) {
+        self.state().link(name, size, content, None);
+    }
+
     /// Lets several servers use a volume, as its type would.
     pub fn share_volume(&self, id: &str) {
         if let Ok(volume) = self.state().get_mut("volume", id) {

@@ -21,6 +21,8 @@ pub struct Options {
     pub page: usize,
     /// What is below the volumes.
     pub backend: Backend,
+    /// Whether the storage gives what it is told to manage the name of the volume, as most do.
+    pub renames: bool,
     /// The first three numbers of the external network's addresses: `198.51.100`.
     pub external: String,
 }
@@ -36,6 +38,7 @@ impl Options {
             token_s: 3_600,
             page: 1_000,
             backend: Backend::Memory(BTreeMap::new()),
+            renames: true,
             external: external.to_owned(),
         }
     }

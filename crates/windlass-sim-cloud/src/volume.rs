@@ -42,8 +42,9 @@ impl State {
                 if self.table("snapshot").any(|snapshot| snapshot["volume_id"] == *id) {
                     return Err(refuse(400, "Invalid volume: Volume still has dependent snapshots."));
                 }
+                let below = self.below(id);
                 self.remove("volume", id);
-                self.unlink(&format!("volume-{id}"));
+                self.unlink(&below);
                 Ok(Reply::new(202, Value::Null))
             }
             ("POST", ["volumes", id, "action"]) => self.volume_action(id, ask),
@@ -142,7 +143,7 @@ impl State {
             size = size.max(found["size"].as_u64().unwrap_or(1));
             bootable = found["bootable"].as_str().unwrap_or("false").to_owned();
             like = Some(found.clone());
-            from = Some(format!("volume-{source}"));
+            from = Some(self.below(&source));
         }
         if let Some(from) = &from {
             content = self.content(from).unwrap_or(content);
@@ -187,12 +188,13 @@ impl State {
             ));
         }
         let (size, project) = (volume["size"].clone(), volume["os-vol-tenant-attr:tenant_id"].clone());
-        let content = self.content(&format!("volume-{of}")).unwrap_or_default();
+        let below = self.below(&of);
+        let content = self.content(&below).unwrap_or_default();
         let id = self.id();
         let mut snapshot = json!({ "id": id, "name": given.get("name"), "description": given.get("description"), "volume_id": of, "size": size,
             "metadata": given.get("metadata").cloned().unwrap_or(json!({})), "project_id": project, "os-extended-snapshot-attributes:project_id": project, "created_at": "2026-01-01T00:00:00.000000" });
         self.becoming(&mut snapshot, "creating", "available", ask.now);
-        self.link(&format!("snapshot-{id}"), size.as_u64().unwrap_or(1), &content, Some(&format!("volume-{of}")));
+        self.link(&format!("snapshot-{id}"), size.as_u64().unwrap_or(1), &content, Some(&below));
         let body = json!({ "snapshot": shown(&snapshot) });
         self.put("snapshot", &id, snapshot);
         Ok(Reply::made(202, body, "snapshot", &id))
@@ -212,7 +214,8 @@ impl State {
             }
             "os-reset_status" => volume["status"] = arguments["status"].clone(),
             "os-unmanage" => {
-                if volume["status"] != "available" {
+                // What could not be managed can be let go, too.
+                if !matches!(volume["status"].as_str(), Some("available" | "error")) {
                     return Err(refuse(400, "Invalid volume: Volume status must be available."));
                 }
                 if self.table("snapshot").any(|snapshot| snapshot["volume_id"] == id) {
@@ -225,6 +228,12 @@ impl State {
         }
         let status = if action == "os-set_bootable" { 200 } else { 202 };
         Ok(Reply::new(status, Value::Null))
+    }
+
+    /// The name of what is below a volume.
+    pub(crate) fn below(&self, id: &str) -> String {
+        let kept = self.get("volume", id).ok().and_then(|volume| volume["_below"].as_str());
+        kept.map_or_else(|| format!("volume-{id}"), str::to_owned)
     }
 
     /// What stands for the content of an image.
@@ -247,7 +256,10 @@ impl State {
                     Some(from) => std::fs::copy(folder.join(from), &path).map(|_| ()),
                     None => std::fs::File::create(&path).map(|_| ()),
                 };
+                // What is as large already, when rounded up, is not filled up to it.
+                let long = path.metadata().map_or(0, |found| found.len().div_ceil(1 << 30));
                 if made.is_ok()
+                    && (from.is_none() || long < size)
                     && let Ok(file) = std::fs::OpenOptions::new().write(true).open(&path)
                 {
                     let _ = file.set_len(size << 30);

@@ -1,5 +1,7 @@
 //! Cinder: taking over what is on the storage, letting it go, handing volumes to other projects.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use crate::state::{Ask, Backend, Outcome, Reply, State, missing, refuse, shown, text};
@@ -7,13 +9,21 @@ use crate::state::{Ask, Backend, Outcome, Reply, State, missing, refuse, shown, 
 impl State {
     pub(crate) fn volume_moves(&mut self, ask: &Ask<'_>) -> Outcome {
         match (ask.method, &ask.path[3..]) {
-            ("GET", ["manageable_volumes" | "manageable_volumes/detail"] | ["manageable_volumes", "detail"]) => {
+            ("GET", ["manageable_volumes"] | ["manageable_volumes", "detail"]) => {
+                let number = |name: &str| ask.query.get(name).and_then(|text| text.parse::<usize>().ok());
+                let managed: BTreeMap<String, String> = self
+                    .table("volume")
+                    .filter_map(|volume| volume["id"].as_str())
+                    .map(|id| (self.below(id), id.to_owned()))
+                    .collect();
                 let all: Vec<Value> = self
                     .images()
                     .into_iter()
                     .filter(|(name, _)| !name.starts_with("snapshot-"))
+                    .skip(number("offset").unwrap_or(0))
+                    .take(number("limit").unwrap_or(self.options.page).min(self.options.page))
                     .map(|(name, size)| {
-                        let of = name.strip_prefix("volume-").filter(|id| self.get("volume", id).is_ok());
+                        let of = managed.get(&name);
                         json!({ "reference": { "source-name": name }, "size": size, "safe_to_manage": of.is_none(), "cinder_id": of,
                             "reason_not_safe": of.map(|_| "already managed"), "extra_info": null })
                     })
@@ -27,7 +37,9 @@ impl State {
                 }
                 let source =
                     given.get("ref").and_then(|found| found["source-name"].as_str()).unwrap_or_default().to_owned();
-                if source.strip_prefix("volume-").is_some_and(|id| self.get("volume", id).is_ok()) {
+                let ids: Vec<String> =
+                    self.table("volume").filter_map(|volume| volume["id"].as_str().map(str::to_owned)).collect();
+                if ids.iter().any(|id| self.below(id) == source) {
                     return Err(refuse(
                         400,
                         format!("Unable to manage existing volume. Volume {source} is already managed."),
@@ -42,7 +54,11 @@ impl State {
                     Some(size) => {
                         volume["size"] = size.into();
                         self.becoming(&mut volume, "creating", "available", ask.now);
-                        self.rename(&source, &format!("volume-{id}"));
+                        if self.options.renames {
+                            self.rename(&source, &format!("volume-{id}"));
+                        } else {
+                            volume["_below"] = source.into();
+                        }
                     }
                     None => volume["status"] = "error".into(),
                 }
