@@ -35,11 +35,15 @@ pub fn between(old: &Inventory, new: &Inventory) -> Vec<Difference> {
     let (old, new) = (values(old), values(new));
     let empty = serde_json::Map::new();
     let mut found = Vec::new();
-    for (kind, list) in new.as_object().unwrap_or(&empty) {
+    // What is empty may be left out of either.
+    let kinds: BTreeSet<&String> =
+        [&old, &new].into_iter().flat_map(|one| one.as_object().unwrap_or(&empty).keys()).collect();
+    for kind in kinds {
+        let list = &new[kind.as_str()];
         let by_key = |list: &Value| -> BTreeMap<String, Value> {
             list.as_array().into_iter().flatten().map(|thing| (key(thing), thing.clone())).collect()
         };
-        if !list.is_array() {
+        if !list.is_array() && !old[kind.as_str()].is_array() {
             continue;
         }
         let (before, after) = (by_key(&old[kind.as_str()]), by_key(list));

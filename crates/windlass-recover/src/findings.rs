@@ -115,6 +115,7 @@ fn references(inventory: &Inventory, found: &mut Vec<Finding>) {
     let flavors = ids(inventory.flavors.iter().map(|thing| thing.name.as_str()).collect());
     let keypairs = ids(inventory.keypairs.iter().map(|thing| thing.name.as_str()).collect());
     let volumes = ids(inventory.volumes.iter().map(|thing| thing.id.as_str()).collect());
+    let images = ids(inventory.images.iter().map(|thing| thing.id.as_str()).collect());
     let mut need = |set: &HashSet<String>, id: &str, what: &str, by: String| {
         if !set.contains(id) {
             let text = format!("{by} needs the {what} {id:?}, which is not in the inventory; read the inventory again");
@@ -149,6 +150,9 @@ fn references(inventory: &Inventory, found: &mut Vec<Finding>) {
         if let Some(keypair) = &instance.keypair {
             need(&keypairs, keypair, "keypair", by());
         }
+        if let Some(image) = &instance.image {
+            need(&images, image, "image", by());
+        }
         for nic in &instance.nics {
             need(&networks, &nic.network, "network", by());
             nic.addresses.iter().for_each(|address| need(&subnets, &address.subnet, "subnet", by()));
@@ -158,12 +162,27 @@ fn references(inventory: &Inventory, found: &mut Vec<Finding>) {
         instance.volumes.iter().for_each(|attachment| need(&volumes, &attachment.volume, "volume", by()));
     }
     for instance in &inventory.instances {
-        if instance.volumes.iter().all(|attachment| attachment.boot_index != Some(0)) {
-            let text = format!(
-                "the instance {} starts from no volume (no attachment has boot_index 0); instances that start from an image are not recovered, make a volume of its disk",
-                instance.name
-            );
-            found.push(Finding::blocking("no_boot_volume", text));
+        let from_volume = instance.volumes.iter().any(|attachment| attachment.boot_index == Some(0));
+        match (&instance.image, from_volume) {
+            (None, false) => {
+                let text = format!(
+                    "the instance {} starts neither from a volume (no attachment has boot_index 0) nor from an image",
+                    instance.name
+                );
+                found.push(Finding::blocking("no_boot_volume", text));
+            }
+            (Some(_), true) => {
+                let text = format!("the instance {} starts both from an image and from a volume", instance.name);
+                found.push(Finding::blocking("boots_twice", text));
+            }
+            (Some(_), false) => {
+                let text = format!(
+                    "the instance {} starts from an image: it comes up with a disk as the image is, without what was written to its own",
+                    instance.name
+                );
+                found.push(Finding::warning("fresh_disk", text));
+            }
+            (None, true) => {}
         }
     }
     let mut used: BTreeMap<&str, usize> = BTreeMap::new();

@@ -1,6 +1,7 @@
 //! From a plan and an inventory to tasks. Starts from the instances and pulls in what they need.
 
 mod instances;
+mod spread;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,7 +13,7 @@ use crate::inventory::{Instance, Inventory, Rule, Subnet, Tenant};
 use crate::mark;
 use crate::order::Order;
 use crate::spec::{Mode, RecoverSpec, VolumePlan};
-use crate::task::{flavor, gather, keypair, neutron::Sort, router, tenant, volume};
+use crate::task::{flavor, gather, image, keypair, neutron::Sort, router, tenant, volume};
 
 /// External networks of the protected site, by id, as ids of the target site.
 pub(crate) type Externals = BTreeMap<String, String>;
@@ -23,6 +24,8 @@ pub(crate) struct Found {
     pub(crate) externals: Externals,
     /// The replica of each volume, by id.
     pub(crate) replicas: BTreeMap<String, String>,
+    /// Images that are there, by the id that they have at the protected site. The others are copied.
+    pub(crate) images: BTreeMap<String, String>,
 }
 
 /// Builds tasks.
@@ -74,6 +77,7 @@ pub(crate) fn build<F: Fn(&str, String) -> TaskSpec>(
         graph.instance(one);
     }
     graph.last_waves();
+    graph.spread(spread::MOST, spread::TOGETHER);
     graph.tasks
 }
 
@@ -151,6 +155,22 @@ impl<F: Fn(&str, String) -> TaskSpec> Graph<'_, F> {
         let task = self.task(keypair::CREATE, name, name);
         let task = self.shared(task, "keypair", &id, &definition).input(value(&keypair::Input { keypair: found }));
         Some(self.add(keypair::CREATE, name, task))
+    }
+
+    /// The image of an instance of a project, copied there: each project has its own, which nobody else sees.
+    fn image(&mut self, tenant: &str, id: &str) -> Option<TaskId> {
+        let of_tenant = format!("{tenant}/{id}");
+        if let Some(known) = self.known(image::CREATE, &of_tenant) {
+            return Some(known);
+        }
+        let found = self.inventory.images.iter().find(|one| one.id == id)?.clone();
+        let project = self.tenant(tenant)?;
+        let definition = value(&found);
+        let task = self.task(image::CREATE, &of_tenant, &found.name);
+        let task = self.shared(task, "image", &of_tenant, &definition).requires(project);
+        let task = task.reference("/tenant", project, "/tenant").input(json!({ "image": definition })).rank(95);
+        let task = task.pool(format!("openstack/{}/copies", self.spec.target.name()), 8);
+        Some(self.add(image::CREATE, &of_tenant, task))
     }
 
     /// A task of the network service: `body` without its references, which are added by `with`.
@@ -343,9 +363,13 @@ impl<F: Fn(&str, String) -> TaskSpec> Graph<'_, F> {
         let plan = match &self.spec.volumes {
             VolumePlan::Blob(_) => self.spec.volumes.clone(),
             // Of the replicas only its own: the list may be long.
-            VolumePlan::CinderNative { .. } => {
+            VolumePlan::CinderNative { manage, .. } => {
                 let own = self.found.replicas.get(id).map(|replica| (id.to_owned(), replica.clone()));
-                VolumePlan::CinderNative { replicas: own.into_iter().collect() }
+                let manage = manage.clone().filter(|_| own.is_none()).map(|mut plan| {
+                    plan.names.retain(|of, _| of == id);
+                    plan
+                });
+                VolumePlan::CinderNative { replicas: own.into_iter().collect(), manage }
             }
         };
         let input = json!({ "volume": found, "plan": plan });

@@ -40,6 +40,9 @@ pub struct Inventory {
     /// Key pairs.
     #[serde(default)]
     pub keypairs: Vec<Keypair>,
+    /// Images that instances start from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<Image>,
     /// Volumes.
     #[serde(default)]
     pub volumes: Vec<Volume>,
@@ -305,6 +308,38 @@ pub struct Keypair {
     pub public_key: String,
 }
 
+/// An image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
+    /// The digest of its content, `sha512:…`. None: nobody knows what is in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// How much it is, in bytes.
+    #[serde(default)]
+    pub size: u64,
+    /// `raw`, `qcow2`.
+    #[serde(default)]
+    pub disk_format: String,
+    /// `bare`.
+    #[serde(default)]
+    pub container_format: String,
+    /// The smallest disk that it fits on, in GiB.
+    #[serde(default)]
+    pub min_disk_gib: u64,
+    /// The least memory, in MiB.
+    #[serde(default)]
+    pub min_ram_mib: u64,
+    /// What it says about the machine that it is for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub properties: BTreeMap<String, String>,
+}
+
 /// A volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -365,6 +400,9 @@ pub struct Instance {
     /// Whether it is told by a disk.
     #[serde(default)]
     pub config_drive: bool,
+    /// The image that it starts from, by id. None: it starts from a volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// Its network cards, in order.
     #[serde(default)]
     pub nics: Vec<Nic>,

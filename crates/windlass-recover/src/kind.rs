@@ -17,12 +17,14 @@ use crate::findings;
 use crate::hook::{self, HookTask, WaveTask};
 use crate::report;
 use crate::sites::{RecoverConfig, Sites};
-use crate::spec::{self, RecoverSpec, SiteRef, VolumePlan};
+use crate::spec::{self, GiveBack, RecoverSpec, SiteRef, VolumePlan};
 use crate::survey::{self, SURVEY, Survey, SurveyTask};
 use crate::sweep;
 use crate::task::diagnose::DiagnoseTask;
 use crate::task::flavor::FlavorTask;
 use crate::task::gather::GatherTask;
+use crate::task::hold::HoldTask;
+use crate::task::image::ImageTask;
 use crate::task::instance::{self, BootTask, CreateTask, StopTask};
 use crate::task::keypair::KeypairTask;
 use crate::task::neutron::{NeutronTask, Sort};
@@ -80,9 +82,17 @@ impl Kind for RecoverKind {
                 }
             }
             // Its paths are those of the machine that runs the job, with the rights of this process.
-            if matches!(spec.volumes, VolumePlan::Blob(_)) && !self.sites.config.commands {
-                let why = "volumes are moved through folders of this machine by jobs in the foreground only";
-                faults.push(SpecFault::new("/volumes/blob", why));
+            if !self.sites.config.commands {
+                let why = "jobs in the foreground only work on folders of this machine, and start commands";
+                match &spec.volumes {
+                    VolumePlan::Blob(_) => faults.push(SpecFault::new("/volumes/blob", why)),
+                    VolumePlan::CinderNative { manage: Some(plan), .. }
+                        if matches!(plan.give_back, Some(GiveBack::Folder(_) | GiveBack::Command(_))) =>
+                    {
+                        faults.push(SpecFault::new("/volumes/cinder-native/manage/give_back", why));
+                    }
+                    VolumePlan::CinderNative { .. } => {}
+                }
             }
             match &spec.inventory {
                 Some(inventory) => faults.extend(
@@ -124,6 +134,7 @@ impl Kind for RecoverKind {
             Arc::new(RouterTask(sites())),
             Arc::new(FlavorTask(sites())),
             Arc::new(KeypairTask(sites())),
+            Arc::new(ImageTask(sites())),
             Arc::new(CopyTask(sites())),
             Arc::new(ImportTask(sites())),
             Arc::new(CreateTask(sites())),
@@ -131,6 +142,7 @@ impl Kind for RecoverKind {
             Arc::new(DiagnoseTask(sites())),
             Arc::new(StopTask(sites())),
             Arc::new(GatherTask),
+            Arc::new(HoldTask),
             Arc::new(HookTask(sites())),
             Arc::new(WaveTask),
         ];

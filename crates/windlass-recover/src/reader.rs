@@ -6,8 +6,8 @@ use serde_json::Value;
 use windlass_openstack::{CallFault, Cloud, Scope, Service};
 
 use crate::inventory::{
-    Address, AddressPair, Attachment, Flavor, FloatingIp, Instance, Interface, Inventory, Keypair, Network, Nic, Pool,
-    Route, Router, Rule, SecurityGroup, Subnet, Tenant, Volume,
+    Address, AddressPair, Attachment, Flavor, FloatingIp, Image, Instance, Interface, Inventory, Keypair, Network, Nic,
+    Pool, Route, Router, Rule, SecurityGroup, Subnet, Tenant, Volume,
 };
 use crate::task::tenant::query;
 use crate::work::member;
@@ -40,6 +40,39 @@ fn texts(value: &Value) -> Vec<String> {
 
 fn routes(value: &Value) -> Vec<Route> {
     items(value).map(|one| Route { destination: text(one, "destination"), nexthop: text(one, "nexthop") }).collect()
+}
+
+/// The digest of an image's content, if the service has one.
+pub(crate) fn digest_of(image: &Value) -> Option<String> {
+    let known = |name: &str| image[name].as_str().filter(|text| !text.is_empty());
+    let strong = known("os_hash_algo").zip(known("os_hash_value")).map(|(name, digest)| format!("{name}:{digest}"));
+    strong.or_else(|| known("checksum").map(|digest| format!("md5:{digest}")))
+}
+
+/// What an image says about itself that hypervisors go by.
+const PROPERTIES: [&str; 3] = ["hw_", "os_", "img_"];
+
+fn image_of(found: &Value) -> Image {
+    let carried = |name: &str| {
+        let ours =
+            PROPERTIES.iter().any(|begin| name.starts_with(begin)) || ["architecture", "vm_mode"].contains(&name);
+        ours && !name.starts_with("os_hash") && name != "os_hidden"
+    };
+    let members = found.as_object().into_iter().flatten();
+    Image {
+        id: text(found, "id"),
+        name: text(found, "name"),
+        digest: digest_of(found).filter(|_| text(found, "status") == "active"),
+        size: number(found, "size"),
+        disk_format: text(found, "disk_format"),
+        container_format: text(found, "container_format"),
+        min_disk_gib: number(found, "min_disk"),
+        min_ram_mib: number(found, "min_ram"),
+        properties: members
+            .filter(|(name, _)| carried(name))
+            .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+            .collect(),
+    }
 }
 
 /// Reads what the instances named by `only` (names or ids; all that the user sees when empty) need.
@@ -99,6 +132,8 @@ impl Reading<'_> {
                 metadata: serde_json::from_value(server["metadata"].clone()).unwrap_or_default(),
                 user_data: maybe(server, "OS-EXT-SRV-ATTR:user_data"),
                 config_drive: text(server, "config_drive") == "True",
+                // What starts from a volume has an empty text here.
+                image: maybe(&server["image"], "id").filter(|id| !id.is_empty()),
                 ..Instance::default()
             };
             instance.metadata.remove(crate::mark::METADATA);
@@ -107,6 +142,9 @@ impl Reading<'_> {
             }
             if let Some(name) = &instance.keypair {
                 self.keypair(name, &text(server, "user_id")).await?;
+            }
+            if let Some(id) = &instance.image {
+                self.image(id).await?;
             }
             let root = text(server, "OS-EXT-SRV-ATTR:root_device_name");
             self.attachments(&mut instance, &root, &mut volumes).await?;
@@ -123,6 +161,17 @@ impl Reading<'_> {
         let path = format!("/os-keypairs/{}?user_id={user}", query(name));
         let pair = self.get(Service::Compute, &path, "keypair").await?;
         self.inventory.keypairs.push(Keypair { name: name.to_owned(), public_key: text(&pair, "public_key") });
+        Ok(())
+    }
+
+    async fn image(&mut self, id: &str) -> Result<(), CallFault> {
+        if self.inventory.images.iter().any(|image| image.id == id) {
+            return Ok(());
+        }
+        let found = self.cloud.find(&Scope::Home, Service::Image, &format!("/images/{id}")).await?;
+        // The instance goes on although its image is gone; that nobody can make another one of it is said later.
+        let image = found.map_or_else(|| Image { id: id.to_owned(), ..Image::default() }, |found| image_of(&found));
+        self.inventory.images.push(image);
         Ok(())
     }
 
@@ -152,10 +201,10 @@ impl Reading<'_> {
             }
             let device = maybe(one, "device");
             // Nova tells of no boot index; it starts from the root device.
-            let boots = !root.is_empty() && device.as_deref() == Some(root);
+            let boots = instance.image.is_none() && !root.is_empty() && device.as_deref() == Some(root);
             instance.volumes.push(Attachment { volume: id, device, boot_index: boots.then_some(0) });
         }
-        if root.is_empty() {
+        if root.is_empty() && instance.image.is_none() {
             let bootable = |id: &str| self.inventory.volumes.iter().any(|volume| volume.id == id && volume.bootable);
             if let Some(first) = instance.volumes.iter_mut().find(|one| bootable(&one.volume)) {
                 first.boot_index = Some(0);

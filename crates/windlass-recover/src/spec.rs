@@ -324,9 +324,59 @@ pub enum VolumePlan {
         /// `windlass_replica_of`.
         #[serde(default)]
         replicas: BTreeMap<String, String>,
+        /// Replicas that the storage of the target site has, and its block service does not know.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        manage: Option<Box<ManagePlan>>,
     },
     /// Points in object storage become files of a folder that the target site's storage takes over.
     Blob(BlobPlan),
+}
+
+/// Replicas that another storage has copied: each is managed until a copy of it is there, and let go again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ManagePlan {
+    /// The host of the storage, as the block service calls it: `HOST@BACKEND#POOL`.
+    pub host: String,
+    /// What replicas are called on the storage, with `{id}` in the place of the protected volume's id. Default:
+    /// `volume-{id}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What single replicas are called: id of the protected volume, name on the storage.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub names: BTreeMap<String, String>,
+    /// The type that they are managed as, and that the copies have. Default: the site's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_type: Option<String>,
+    /// How they get their names back. Needed for drills, unless the storage keeps names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub give_back: Option<GiveBack>,
+    /// Whether the storage leaves what it manages the name that it had.
+    #[serde(default)]
+    pub keeps_names: bool,
+    /// The moment that their data is from, if somebody knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub point: Option<Timestamp>,
+}
+
+impl ManagePlan {
+    /// What the replica of a volume is called.
+    #[must_use]
+    pub fn name_of(&self, volume: &str) -> String {
+        let usual = || self.name.as_deref().unwrap_or("volume-{id}").replace("{id}", volume);
+        self.names.get(volume).cloned().unwrap_or_else(usual)
+    }
+}
+
+/// How a replica that was managed gets its name back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum GiveBack {
+    /// Replicas are files of this folder, which the machine that runs the job sees.
+    Folder(String),
+    /// A command on the machine that runs the job, its words; `{now}` and `{was}` stand for the names. It may be run twice.
+    Command(Vec<String>),
 }
 
 /// Volumes by way of object storage.
@@ -358,7 +408,7 @@ pub struct BlobPlan {
 
 impl Default for VolumePlan {
     fn default() -> Self {
-        Self::CinderNative { replicas: BTreeMap::new() }
+        Self::CinderNative { replicas: BTreeMap::new(), manage: None }
     }
 }
 

@@ -12,6 +12,7 @@ use windlass_openstack::{CallFault, Cloud, Microversion, Scope, Service};
 
 use crate::findings::{self, Finding};
 use crate::graph::{self, Externals};
+use crate::images;
 use crate::inventory::Inventory;
 use crate::mover;
 use crate::preflight;
@@ -33,6 +34,8 @@ pub struct Survey {
     pub(crate) externals: Externals,
     /// The replica of each volume, by id.
     pub(crate) replicas: BTreeMap<String, String>,
+    /// The image of each image that is there, by id.
+    pub(crate) images: BTreeMap<String, String>,
 }
 
 /// Reads the inventory, unless the spec has one, and compares plan, inventory and target site.
@@ -64,7 +67,7 @@ pub(crate) async fn survey(sites: &Sites, clock: &SharedClock, spec: &RecoverSpe
     found.extend(preflight::drift(sites, clock, spec, &inventory).await);
     let target = sites.cloud(&spec.target, clock)?;
     let mut externals = Externals::new();
-    let mut replicas = BTreeMap::new();
+    let (mut replicas, mut images) = (BTreeMap::new(), BTreeMap::new());
     match target.roles(&Scope::Home).await {
         Err(fault) if fault.may_pass() => return Err(work::failure(&fault)),
         Err(fault) => {
@@ -84,11 +87,16 @@ pub(crate) async fn survey(sites: &Sites, clock: &SharedClock, spec: &RecoverSpe
             let mut look =
                 Look { spec, inventory: &inventory, cloud: &target, found: &mut found, replicas: &mut replicas };
             externals = look.all().await.map_err(|fault| work::failure(&fault))?;
+            let source = spec.source.as_ref().and_then(|source| sites.cloud(source, clock).ok());
+            let looked = images::look(&target, source.as_deref(), spec, &inventory).await;
+            let (there, missing) = looked.map_err(|fault| work::failure(&fault))?;
+            images = there;
+            found.extend(missing);
         }
     }
     found.sort();
     found.dedup();
-    Ok(Survey { inventory, findings: found, externals, replicas })
+    Ok(Survey { inventory, findings: found, externals, replicas, images })
 }
 
 /// Looks at the target site.
@@ -160,8 +168,8 @@ impl Look<'_> {
             .into_iter()
             .flat_map(|one| one.volumes.iter().map(|one| one.volume.as_str()))
             .collect();
-        let replicas = match &self.spec.volumes {
-            VolumePlan::CinderNative { replicas } => replicas,
+        let (replicas, manage) = match &self.spec.volumes {
+            VolumePlan::CinderNative { replicas, manage } => (replicas, manage.as_deref()),
             VolumePlan::Blob(plan) => {
                 let volumes: Vec<_> =
                     inventory.volumes.iter().filter(|volume| needed.contains(volume.id.as_str())).collect();
@@ -183,6 +191,7 @@ impl Look<'_> {
         };
         let by_id = by(&|one| one["id"].clone());
         let by_source = by(&|one| one["metadata"][mover::REPLICA_OF].clone());
+        let mut unmanaged = Vec::new();
         for volume in inventory.volumes.iter().filter(|volume| needed.contains(volume.id.as_str())) {
             let known = match replicas.get(&volume.id) {
                 Some(id) => by_id.get(id.as_str()),
@@ -193,6 +202,7 @@ impl Look<'_> {
                 None => mover::replica(self.cloud, replicas, &volume.id).await?,
             };
             match replica {
+                None if manage.is_some() => unmanaged.push(volume),
                 None => {
                     let text = format!(
                         "the volume {} ({}) has no replica at {}; name it under volumes.cinder-native.replicas, or give it the metadata {}={}",
@@ -222,6 +232,10 @@ impl Look<'_> {
                     self.replicas.insert(volume.id.clone(), work::id_of(&replica).unwrap_or_default());
                 }
             }
+        }
+        if let Some(plan) = manage.filter(|_| !unmanaged.is_empty()) {
+            let found = mover::existing::findings(plan, self.spec.mode, self.cloud, &unmanaged).await?;
+            self.found.extend(found);
         }
         Ok(())
     }
@@ -337,7 +351,7 @@ impl TaskType for SurveyTask {
 
     async fn run(&self, cx: &TaskContext) -> Result<Finished, Failure> {
         let spec = RecoverSpec::parse(cx.job_spec())?;
-        let Survey { inventory, findings, externals, replicas } = survey(&self.0, cx.clock(), &spec).await?;
+        let Survey { inventory, findings, externals, replicas, images } = survey(&self.0, cx.clock(), &spec).await?;
         let blocking: Vec<&Finding> = findings.iter().filter(|finding| finding.blocks).collect();
         if !blocking.is_empty() {
             let text = format!(
@@ -356,7 +370,8 @@ impl TaskType for SurveyTask {
             cx.warn(&format!("recover.{}", finding.code), finding.text.clone()).await;
         }
         let me = cx.spec().id;
-        let tasks = graph::build(&spec, &inventory, &graph::Found { externals, replicas }, |task_type, resource| {
+        let found = graph::Found { externals, replicas, images };
+        let tasks = graph::build(&spec, &inventory, &found, |task_type, resource| {
             cx.new_task(task_type, resource).requires(me)
         });
         let age = |taken: jiff::Timestamp| cx.clock().wall().as_second() - taken.as_second();

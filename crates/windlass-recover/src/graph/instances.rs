@@ -31,6 +31,13 @@ impl<F: Fn(&str, String) -> TaskSpec> Graph<'_, F> {
         if let Some(keypair) = one.keypair.as_ref().and_then(|name| self.keypair(name)) {
             task = require(task, keypair).reference("/keypair", keypair, "/made");
         }
+        let there = one.image.as_ref().and_then(|id| self.found.images.get(id)).cloned();
+        let mut image = there.map(|id| json!({ "id": id }));
+        if let (Some(id), None) = (&one.image, &image) {
+            let copied = self.image(&one.tenant, id)?;
+            task = require(task, copied).reference("/image", copied, "/made");
+            image = Some(json!({}));
+        }
         let mut nics = Vec::new();
         for (n, nic) in one.nics.iter().enumerate() {
             let network = self.network(&nic.network)?;
@@ -92,7 +99,7 @@ impl<F: Fn(&str, String) -> TaskSpec> Graph<'_, F> {
             plan.zone.clone().or_else(|| one.zone.as_ref().and_then(|zone| self.spec.map.zones.get(zone)).cloned());
         let task = task
             .pool(format!("openstack/{}/boots", self.spec.target.name()), 10)
-            .input(json!({ "instance": one, "zone": zone, "hypervisor": plan.hypervisor, "nics": nics, "volumes": vec![json!({}); one.volumes.len()] }));
+            .input(json!({ "instance": one, "zone": zone, "hypervisor": plan.hypervisor, "image": image, "nics": nics, "volumes": vec![json!({}); one.volumes.len()] }));
         let create = self.add(instance::CREATE, &one.id, task);
         let about = |task: TaskSpec| {
             task.requires(create).reference("/server", create, "/made").reference("/address", create, "/address")

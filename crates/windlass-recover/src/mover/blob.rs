@@ -53,6 +53,14 @@ impl Course for OfTask<'_> {
         self.0.progress(Progress::bytes(done, Some(of)));
         Ok(())
     }
+
+    async fn change<T: Send>(
+        &self,
+        label: String,
+        change: impl Future<Output = Result<T, Failure>> + Send,
+    ) -> Result<T, Failure> {
+        self.0.outside(&label, change).await?
+    }
 }
 
 /// What is wrong with the plan before anything is made.
@@ -140,7 +148,7 @@ impl VolumeMover for Blob {
         let course = OfTask(cx);
         let mut kept: Value = cx.last_checkpoint().cloned().unwrap_or_default();
         if kept["point"].is_null() {
-            let point = self.point(work, &store, volume).await?;
+            let point = self.point(work, &store, volume, &kept).await?;
             kept = json!({ "point": point, "next": 0 });
             cx.checkpoint(kept.clone()).await?;
         }
@@ -148,8 +156,7 @@ impl VolumeMover for Blob {
         if !file.exists() {
             let next = if part.exists() { kept["next"].as_u64().unwrap_or(0) } else { 0 };
             let done = |next: u64| cx.checkpoint(json!({ "point": point, "next": next }));
-            let fetched = cx.outside("write volume", chunks::fetch(&store, &point, &part, next, &course, done)).await?;
-            fetched?;
+            chunks::fetch(&store, &point, &part, next, &course, done).await?;
             chunks::verify(&store, &point, &part, &course).await?;
             cx.outside("name volume", async { rename(&part, &file) }).await??;
         }
@@ -202,7 +209,16 @@ impl VolumeMover for Blob {
     async fn release(&self, work: &Work<'_>, volume: &Volume) -> Result<(), Failure> {
         for effect in work.to_undo()? {
             let look = || by_mark(&work.cloud, "/volumes/detail", "volumes", &effect.key);
-            for id in work.ids(&effect, look).await? {
+            // What was let go carries no mark any more, and its file may still have the name that managing gave it.
+            let last = work.cx.last_checkpoint().map_or(&Value::Null, |last| &last["let_go"]);
+            let mut ids: Vec<String> = serde_json::from_value(last.clone()).unwrap_or_default();
+            if ids.is_empty() {
+                ids = work.ids(&effect, look).await?;
+                if !ids.is_empty() {
+                    work.cx.checkpoint(json!({ "let_go": ids })).await?;
+                }
+            }
+            for id in ids {
                 self.let_go(work, volume, &id).await?;
             }
             work.cx.settle_undone(effect.n).await?;
@@ -230,14 +246,33 @@ impl VolumeMover for Blob {
 
 impl Blob {
     /// The point to recover from: of the protected site's own file, if it is to be seen, else the newest one.
-    async fn point(&self, work: &Work<'_>, store: &BlobStore, volume: &Volume) -> Result<String, Failure> {
+    async fn point(
+        &self,
+        work: &Work<'_>,
+        store: &BlobStore,
+        volume: &Volume,
+        last: &Value,
+    ) -> Result<String, Failure> {
         let cx = work.cx;
         if let Some(from) = source(&self.plan, &volume.id).filter(|from| from.is_file() && self.plan.point.is_none()) {
+            // The moment is written down first: a repetition finds the point by it, and keeps no second one.
+            let begun = last["taken_at"].as_str().and_then(|text| text.parse().ok());
+            let taken = match begun {
+                Some(taken) => taken,
+                None => {
+                    let now = cx.clock().wall();
+                    cx.checkpoint(json!({ "taken_at": now })).await?;
+                    now
+                }
+            };
+            let there = chunks::key_at(&volume.id, taken);
+            if begun.is_some() && chunks::is_there(store, &there).await? {
+                return Ok(there);
+            }
             let chunk = self.plan.chunk.map_or(CHUNK, |size| size.0);
             let scratch = cx.work_dir().join(format!("point-{}", volume.id));
             let course = OfTask(cx);
-            let keep = chunks::keep(store, (&volume.id, &from, chunk), cx.clock().wall(), &scratch, &course);
-            let (point, cost) = cx.outside("keep point", keep).await??;
+            let (point, cost) = chunks::keep(store, (&volume.id, &from, chunk), taken, &scratch, &course).await?;
             let text = format!(
                 "{point}: {} chunks, of which {} are zeros and {} were sent",
                 cost.chunks, cost.zeros, cost.sent

@@ -193,6 +193,24 @@ fn is_zero(chunk: &[u8], zeros: &[u8]) -> bool {
 pub(crate) trait Course: Sync {
     /// Whether it may go on; told how many bytes are done, and of how many.
     fn at(&self, done: u64, of: u64) -> Result<(), Failure>;
+
+    /// Makes one change of file or object storage, unless the work shall stop. Whoever was killed before or after it makes
+    /// it again.
+    fn change<T: Send>(
+        &self,
+        label: String,
+        change: impl Future<Output = Result<T, Failure>> + Send,
+    ) -> impl Future<Output = Result<T, Failure>> + Send;
+}
+
+/// The key of the point of a volume at a moment.
+pub(crate) fn key_at(volume: &str, at: Timestamp) -> String {
+    format!("{}{at}", folder(volume))
+}
+
+/// Whether there is a point under this key: one that is there is whole.
+pub(crate) async fn is_there(store: &BlobStore, key: &str) -> Result<bool, Failure> {
+    Ok(store.try_head(key).await.map_err(|error| of_storage(&error))?.is_some())
 }
 
 /// Keeps what the file at `path` holds as a point of `volume`, taken at `now`. `scratch` is a file that it may write.
@@ -239,7 +257,7 @@ pub(crate) async fn keep(
                 {
                     cost.sent += u64::from(sent?);
                 }
-                sending.push(send(store, key_of(&digest), data));
+                sending.push(course.change(format!("send chunk {index}"), send(store, key_of(&digest), data)));
             }
             digest
         };
@@ -255,8 +273,12 @@ pub(crate) async fn keep(
     }
     list.flush().map_err(|error| of_file(scratch, "write", &error))?;
     drop(list);
-    let key = format!("{}{now}", folder(volume));
-    store.upload_file(scratch, &key, UploadOptions::default()).await.map_err(|error| of_storage(&error))?;
+    let key = key_at(volume, now);
+    let upload = async {
+        let sent = store.upload_file(scratch, &key, UploadOptions::default()).await;
+        sent.map(drop).map_err(|error| of_storage(&error))
+    };
+    course.change("send point".to_owned(), upload).await?;
     std::fs::remove_file(scratch).map_err(|error| of_file(scratch, "remove", &error))?;
     Ok((key, cost))
 }
@@ -291,10 +313,14 @@ where
     F: Future<Output = Result<(), Failure>>,
 {
     let (head, mut lines) = Lines::open(store, key).await?;
-    let file = File::options().create(true).truncate(from == 0).write(true).open(path);
-    let file = Arc::new(file.map_err(|error| of_file(path, "create", &error))?);
-    // All of it is a hole until something is written.
-    file.set_len(head.bytes).map_err(|error| of_file(path, "size", &error))?;
+    let create = async {
+        let file = File::options().create(true).truncate(from == 0).write(true).open(path);
+        let file = file.map_err(|error| of_file(path, "create", &error))?;
+        // All of it is a hole until something is written.
+        file.set_len(head.bytes).map_err(|error| of_file(path, "size", &error))?;
+        Ok(Arc::new(file))
+    };
+    let file = course.change("create file".to_owned(), create).await?;
     for _ in 0..from {
         lines.next().await?;
     }
@@ -312,9 +338,13 @@ where
             .buffer_unordered(SIDE_BY_SIDE);
         while let Some(chunk) = coming.next().await {
             let (at, data) = chunk?;
-            let (file, at) = (file.clone(), at * head.chunk);
-            let written = blocking(move || file.write_all_at(&data, at)).await?;
-            written.map_err(|error| of_file(path, "write", &error))?;
+            let file = file.clone();
+            let write = async {
+                let place = at * head.chunk;
+                let written = blocking(move || file.write_all_at(&data, place)).await?;
+                written.map_err(|error| of_file(path, "write", &error))
+            };
+            course.change(format!("write chunk {at}"), write).await?;
         }
         let synced = {
             let file = file.clone();

@@ -6,6 +6,7 @@
 
 pub(crate) mod blob;
 mod chunks;
+pub(crate) mod existing;
 mod native;
 
 use async_trait::async_trait;
@@ -49,7 +50,9 @@ pub(crate) trait VolumeMover: Send + Sync {
 /// The mover that a spec asks for.
 pub(crate) fn of(plan: &VolumePlan) -> Box<dyn VolumeMover> {
     match plan {
-        VolumePlan::CinderNative { replicas } => Box::new(native::Native { replicas: replicas.clone() }),
+        VolumePlan::CinderNative { replicas, manage } => {
+            Box::new(native::Native { replicas: replicas.clone(), manage: manage.clone() })
+        }
         VolumePlan::Blob(plan) => Box::new(blob::Blob { plan: plan.clone() }),
     }
 }

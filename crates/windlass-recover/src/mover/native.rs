@@ -1,5 +1,6 @@
-//! `cinder-native`: the replica is a volume of the target site. A snapshot of it becomes a volume, which is handed to the
-//! tenant. Only the block service is needed, and the replica stays as it is.
+//! `cinder-native`: the replica is a volume of the target site, or is one for as long as it is needed (see
+//! [`existing`](super::existing)). A snapshot of it becomes a volume, which is handed to the tenant. Only the block service
+//! is needed, and the replica stays as it is.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,12 +8,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use windlass_model::Failure;
-use windlass_model::effect::EffectEvent;
+use windlass_model::effect::{EffectEvent, EffectState};
 use windlass_openstack::{CallFault, Cloud, Method, Scope, Service};
 
+use super::existing::{self, MANAGE};
 use super::{Handle, VolumeMover};
 use crate::inventory::Volume;
 use crate::mark::METADATA;
+use crate::spec::ManagePlan;
 use crate::task::Made;
 use crate::work::{self, Step, Work};
 
@@ -28,6 +31,7 @@ const COPY: u32 = 1;
 
 pub(crate) struct Native {
     pub(crate) replicas: BTreeMap<String, String>,
+    pub(crate) manage: Option<Box<ManagePlan>>,
 }
 
 /// The replica of a volume, as the block service shows it.
@@ -147,28 +151,29 @@ impl VolumeMover for Native {
     async fn prepare(&self, work: &Work<'_>, volume: &Volume) -> Result<Handle, Failure> {
         let cloud = &work.cloud;
         let fail = |fault: CallFault| work::failure(&fault);
-        let replica = replica(cloud, &self.replicas, &volume.id).await.map_err(fail)?.ok_or_else(|| {
-            Failure::permanent(
-                "no_replica",
-                format!("the volume {} ({}) has no replica at {}", volume.name, volume.id, cloud.site().name),
-            )
-            .hint(format!(
-                "name it under volumes.cinder-native.replicas, or give it the metadata {REPLICA_OF}={}",
-                volume.id
-            ))
-        })?;
-        let mark = work.mark(SNAPSHOT);
-        let body = json!({ "snapshot": { "volume_id": replica["id"], "name": volume.name, "force": true, "metadata": { METADATA: mark } } });
-        let point =
-            replica["metadata"]["windlass_point"].as_str().or(replica["updated_at"].as_str()).map(str::to_owned);
-        // A copy that is there needs no snapshot any more.
-        let copy_mark = work.mark(COPY);
+        let (mark, copy_mark) = (work.mark(SNAPSHOT), work.mark(COPY));
         drop_failed(work, COPY, "volume", &copy_mark).await?;
         drop_failed(work, SNAPSHOT, "snapshot", &mark).await?;
         let there = work.cx.effects().iter().any(|effect| effect.n == COPY)
             && !by_mark(cloud, "/volumes/detail", "volumes", &copy_mark).await.map_err(fail)?.is_empty();
+        let mut replica = replica(cloud, &self.replicas, &volume.id).await.map_err(fail)?;
+        // Only what is not a volume yet is managed, and only while there is no copy.
+        let manage = self.manage.as_deref().filter(|_| replica.is_none());
+        if let (Some(plan), false) = (manage, there) {
+            replica = Some(existing::take(work, plan, volume).await?);
+        }
+        let known = |replica: &Value| {
+            replica["metadata"]["windlass_point"].as_str().or(replica["updated_at"].as_str()).map(str::to_owned)
+        };
+        let point = match manage {
+            Some(plan) => plan.point.map(|point| point.to_string()),
+            None => replica.as_ref().and_then(known),
+        };
         let mut snapshot = None;
+        // A copy that is there needs no snapshot any more.
         if !there {
+            let replica = replica.ok_or_else(|| self.missing(work, volume))?;
+            let body = json!({ "snapshot": { "volume_id": replica["id"], "name": volume.name, "force": true, "metadata": { METADATA: mark } } });
             let step = Step { n: SNAPSHOT, action: "create", kind: "snapshot", parameters: &body };
             let look =
                 || async { Ok(by_mark(cloud, "/snapshots/detail", "snapshots", &mark).await?.into_iter().next()) };
@@ -201,6 +206,11 @@ impl VolumeMover for Native {
                 .hint("give the replica a volume type that allows it, then retry the job"));
         }
         self.forget_snapshot(work).await?;
+        if let Some(plan) = manage
+            && existing::give_back(work, plan, volume, work.mark(MANAGE)).await?
+        {
+            work.cx.settle(MANAGE, EffectEvent::Gone).await?;
+        }
         Ok(Handle { id, point })
     }
 
@@ -235,8 +245,9 @@ impl VolumeMover for Native {
         Ok(())
     }
 
-    async fn discard(&self, work: &Work<'_>, _: &Volume) -> Result<(), Failure> {
-        for effect in work.to_undo()? {
+    async fn discard(&self, work: &Work<'_>, volume: &Volume) -> Result<(), Failure> {
+        let (replica, made): (Vec<_>, Vec<_>) = work.to_undo()?.into_iter().partition(|effect| effect.n == MANAGE);
+        for effect in made {
             let (path, list, one) = if effect.n == SNAPSHOT {
                 ("/snapshots", "snapshots", "snapshot")
             } else {
@@ -255,11 +266,35 @@ impl VolumeMover for Native {
             }
             work.cx.settle_undone(effect.n).await?;
         }
+        // With all that hung on it gone, the replica goes last.
+        for effect in replica {
+            let plan = self.manage.as_deref().ok_or_else(|| self.missing(work, volume))?;
+            if effect.state != EffectState::Made {
+                // A request that was on its way may still arrive.
+                work.cx.sleep(work.pace.settle()).await?;
+            }
+            if !existing::give_back(work, plan, volume, effect.key.clone()).await? {
+                let text =
+                    format!("the replica of the volume {} has a snapshot that the job did not make", volume.name);
+                return Err(Failure::permanent("replica_in_use", text)
+                    .hint("delete the snapshot, or the volume that hangs on it; then undo the job again"));
+            }
+            work.cx.settle_undone(effect.n).await?;
+        }
         Ok(())
     }
 }
 
 impl Native {
+    fn missing(&self, work: &Work<'_>, volume: &Volume) -> Failure {
+        let site = &work.cloud.site().name;
+        let text = format!("the volume {} ({}) has no replica at {site}", volume.name, volume.id);
+        Failure::permanent("no_replica", text).hint(format!(
+            "name it under volumes.cinder-native.replicas, or give it the metadata {REPLICA_OF}={}",
+            volume.id
+        ))
+    }
+
     /// The copy does not need the snapshot, on most storages. Where it does the snapshot stays until the undo.
     async fn forget_snapshot(&self, work: &Work<'_>) -> Result<(), Failure> {
         let mark = work.mark(SNAPSHOT);

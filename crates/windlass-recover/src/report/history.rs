@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use windlass_engine::Earlier;
+use windlass_model::Digest;
 
 /// Earlier recoveries that are listed.
 const LISTED: usize = 30;
@@ -115,8 +116,25 @@ pub(crate) fn beside(mut summary: Value, earlier: &[Earlier]) -> Value {
         members.insert("score".into(), own.into());
         members.insert("since_last".into(), differences.unwrap_or_default());
         members.insert("history".into(), history.into());
+        members.remove("digest");
+    }
+    let digest = Digest::of(canonical(&summary).to_string().as_bytes());
+    if let Some(members) = summary.as_object_mut() {
+        members.insert("digest".into(), digest.to_string().into());
     }
     summary
+}
+
+/// The same document with the members of every object in the order of their names: whoever has it gets the same digest.
+fn canonical(value: &Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let sorted: BTreeMap<&String, &Value> = members.iter().collect();
+            Value::Object(sorted.into_iter().map(|(name, value)| (name.clone(), canonical(value))).collect())
+        }
+        Value::Array(items) => items.iter().map(canonical).collect(),
+        other => other.clone(),
+    }
 }
 
 #[cfg(test)]
@@ -164,5 +182,15 @@ mod tests {
         other["volumes"][0]["source"] = "v2".into();
         assert_eq!(differences(&good, &other).len(), 2);
         assert_eq!(beside(good.clone(), &[])["history"].as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_report_has_a_digest_that_anybody_can_make_again() {
+        let mut made = beside(summary(2, 9_000, ["success"; 2]), &[]);
+        let digest = made.as_object_mut().unwrap().remove("digest").unwrap();
+        assert_eq!(digest, Digest::of(canonical(&made).to_string().as_bytes()).to_string());
+        assert_eq!(beside(made.clone(), &[])["digest"], digest, "made twice it is the same");
+        made["recovered"] = 1.into();
+        assert_ne!(beside(made, &[])["digest"], digest);
     }
 }

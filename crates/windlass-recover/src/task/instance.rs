@@ -43,6 +43,9 @@ pub(crate) struct Input {
     pub(crate) flavor: Made,
     #[serde(default)]
     pub(crate) keypair: Option<Made>,
+    /// The image there, if it starts from one.
+    #[serde(default)]
+    pub(crate) image: Option<Made>,
     /// For each network card: what was made there.
     #[serde(default)]
     pub(crate) nics: Vec<NicParts>,
@@ -221,22 +224,24 @@ fn body(given: &Input, ports: &[String], mark: &str) -> Value {
     let mut metadata: Map<String, Value> =
         instance.metadata.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
     metadata.insert(METADATA.into(), mark.into());
-    let devices: Vec<Value> = instance
-        .volumes
-        .iter()
-        .zip(&given.volumes)
-        .map(|(attachment, volume)| {
-            let index = attachment.boot_index.map_or(-1, i64::from);
-            let mut device = json!({
-                "uuid": volume.id, "source_type": "volume", "destination_type": "volume", "boot_index": index,
-                "delete_on_termination": false,
-            });
-            if let Some(name) = &attachment.device {
-                device["device_name"] = name.clone().into();
-            }
-            device
+    let image = given.image.as_ref().map(|image| {
+        json!({
+            "uuid": image.id, "source_type": "image", "destination_type": "local", "boot_index": 0,
+            "delete_on_termination": true,
         })
-        .collect();
+    });
+    let volumes = instance.volumes.iter().zip(&given.volumes).map(|(attachment, volume)| {
+        let index = attachment.boot_index.map_or(-1, i64::from);
+        let mut device = json!({
+            "uuid": volume.id, "source_type": "volume", "destination_type": "volume", "boot_index": index,
+            "delete_on_termination": false,
+        });
+        if let Some(name) = &attachment.device {
+            device["device_name"] = name.clone().into();
+        }
+        device
+    });
+    let devices: Vec<Value> = image.into_iter().chain(volumes).collect();
     let networks: Vec<Value> = ports.iter().map(|port| json!({ "port": port })).collect();
     let mut server = json!({
         "name": instance.name, "flavorRef": given.flavor.id, "metadata": metadata, "block_device_mapping_v2": devices,
@@ -249,6 +254,7 @@ fn body(given: &Input, ports: &[String], mark: &str) -> Value {
         server["config_drive"] = true.into();
     }
     let optional = [
+        ("imageRef", given.image.as_ref().map(|image| &image.id)),
         ("key_name", given.keypair.as_ref().map(|pair| &pair.name)),
         ("user_data", instance.user_data.as_ref()),
         ("availability_zone", given.zone.as_ref()),

@@ -6,6 +6,8 @@
 pub(crate) mod diagnose;
 pub(crate) mod flavor;
 pub(crate) mod gather;
+pub(crate) mod hold;
+pub(crate) mod image;
 pub(crate) mod instance;
 pub(crate) mod keypair;
 pub(crate) mod neutron;
@@ -17,7 +19,7 @@ pub(crate) mod volume;
 use serde::{Deserialize, Serialize};
 
 /// What undoes what. Rules go before their group and subnets before their network, each by itself.
-pub const REVERSE: [(&str, &str); 13] = [
+pub const REVERSE: [(&str, &str); 14] = [
     ("recover.create.tenant", "recover.delete.tenant"),
     ("recover.create.security_group", "recover.delete.security_group"),
     ("recover.create.security_group_rule", "recover.delete.security_group"),
@@ -27,6 +29,7 @@ pub const REVERSE: [(&str, &str); 13] = [
     ("recover.create.floatingip", "recover.delete.floatingip"),
     ("recover.create.spec", "recover.delete.spec"),
     ("recover.create.keypair", "recover.delete.keypair"),
+    ("recover.create.image", "recover.delete.image"),
     ("recover.copy.volume", "recover.delete.volume.copy"),
     ("recover.import.volume", "recover.unmanage.volume"),
     ("recover.create-and-diagnose.instance", "recover.delete.instance"),

@@ -82,6 +82,7 @@ impl TaskType for RemovalTask {
             "recover.delete.keypair" => {
                 work.delete(home, compute, "keypair", &format!("/os-keypairs/{}", query(&id))).await?;
             }
+            "recover.delete.image" => work.delete(home, Service::Image, "image", &format!("/images/{id}")).await?,
             "recover.unmanage.volume" => mover::unmanage(&work, &id).await?,
             "recover.delete.volume.copy" => mover::delete(&work, &id).await?,
             other => return Err(Failure::permanent("invalid_input", format!("nothing is removed by {other}"))),

@@ -77,6 +77,10 @@ impl TaskType for CopyTask {
         let id = effect.external_id.as_ref()?;
         Some(match effect.target.rsplit('/').next() {
             Some("snapshot") => format!("openstack volume snapshot delete {id}"),
+            // It must not be deleted: it is the replica itself.
+            Some(mover::existing::NOUN) => {
+                format!("cinder unmanage {id}  # then give it back the name that it had on the storage")
+            }
             Some("file") => format!("rm -f {id}  # in the folder that `volumes.blob.to` names"),
             _ => format!("openstack volume delete {id}"),
         })

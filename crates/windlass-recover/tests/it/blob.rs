@@ -12,15 +12,15 @@ use windlass_sim_cloud::{Backend, Rule, What};
 use crate::rig::{Rig, troubles};
 
 /// Two folders of volumes, and one of points.
-struct Places {
+pub(crate) struct Places {
     _folder: tempfile::TempDir,
-    a: PathBuf,
-    b: PathBuf,
-    store: PathBuf,
+    pub(crate) a: PathBuf,
+    pub(crate) b: PathBuf,
+    pub(crate) store: PathBuf,
 }
 
 impl Places {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let [a, b, store] = ["a", "b", "store"].map(|name| folder.path().join(name));
         [&a, &b, &store].iter().for_each(|path| std::fs::create_dir(path).unwrap());
@@ -28,7 +28,7 @@ impl Places {
     }
 
     /// A target site whose storage is a folder, and a job that recovers one instance of one volume.
-    async fn rig(&self) -> Rig {
+    pub(crate) async fn rig(&self) -> Rig {
         let backend = Backend::Folder(self.b.clone());
         let mut rig = Rig::with(|options| options.backend = backend).await;
         rig.spec["only"] = json!(["web"]);
@@ -55,7 +55,7 @@ impl Places {
 }
 
 /// Lengths of all files below a folder.
-fn files(folder: &Path) -> BTreeMap<String, u64> {
+pub(crate) fn files(folder: &Path) -> BTreeMap<String, u64> {
     let mut found = BTreeMap::new();
     let mut open = vec![folder.to_owned()];
     while let Some(at) = open.pop() {

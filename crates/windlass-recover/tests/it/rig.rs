@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use windlass_clock::{Seeded, SharedClock, SystemClock};
+use windlass_engine::probe::Probe;
 use windlass_engine::view::JobView;
 use windlass_engine::{Command, CommandReply, Engine, EngineConfig, JobRequest, Kinds, view};
 use windlass_model::JobId;
 use windlass_recover::{RecoverConfig, RecoverKind};
 use windlass_sim_cloud::{Options, SimCloud};
-use windlass_store::Store;
 use windlass_store::memory::MemoryStore;
+use windlass_store::{Store, keys, read_all};
 
 /// The password of the simulated sites, where the job's description says that it is.
 fn password_file() -> String {
@@ -156,6 +157,24 @@ impl Rig {
             self.folder.path().join("jobs"),
         );
         Engine::open(config).await.unwrap()
+    }
+
+    /// An engine whose points `probe` sees.
+    pub(crate) async fn engine_seen_by(&self, probe: Arc<dyn Probe>) -> Engine {
+        let work_dir = self.folder.path().join("jobs");
+        let config =
+            EngineConfig::new(self.store.clone(), self.clock.clone(), Seeded::shared(7), Self::kinds(), work_dir);
+        Engine::open(EngineConfig { probe, ..config }).await.unwrap()
+    }
+
+    /// Drops an engine as `kill -9` would; its leases end at once.
+    pub(crate) async fn kill(&self, engine: Engine) {
+        drop(engine);
+        for entry in read_all(&*self.store, keys::WORKERS).await.unwrap() {
+            if let Some(lease) = entry.lease {
+                self.store.revoke(lease).await.unwrap();
+            }
+        }
     }
 
     pub(crate) async fn run(&self) -> (Engine, JobId, JobView) {
