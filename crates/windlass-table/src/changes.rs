@@ -178,7 +178,7 @@ impl Spill {
     }
 }
 
-fn write(path: &Path, schema: &Schema, batches: impl Iterator<Item = Result<RecordBatch>>) -> Result<()> {
+pub(crate) fn write(path: &Path, schema: &Schema, batches: impl Iterator<Item = Result<RecordBatch>>) -> Result<()> {
     let file = File::create(path).map_err(TableError::disk("make the file", path))?;
     let writing = || format!("write {}", path.display());
     let mut writer = StreamWriter::try_new(BufWriter::new(file), schema).map_err(arrow(writing()))?;

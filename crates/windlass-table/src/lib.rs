@@ -14,7 +14,7 @@
 //!   only when something changes. It holds the rows to merge, or as many of them as memory shall, and one batch of each
 //!   file.
 //! * [`compact`], [`retain`] and [`vacuum`] keep a table small; [`pins`] hold what readers need for longer.
-//! * [`scan`] reads a table, with what still waits in the logs.
+//! * [`scan`] reads a table, with what still waits in the logs; [`query`] some of its columns and rows, in any order.
 
 #![deny(missing_docs)]
 
@@ -47,6 +47,7 @@ pub mod patch;
 pub mod pins;
 pub mod plan;
 mod probe;
+pub mod query;
 pub mod retain;
 pub mod rows;
 pub mod run;

@@ -8,6 +8,7 @@ use windlass_clock::Entropy;
 
 use crate::changes::{Changed, Spill};
 use crate::crowd::{Crowd, is_small};
+use crate::day::Day;
 use crate::definition::{Definition, Layout, Shape};
 use crate::delta::Deleted;
 use crate::edits::{Edits, edits};
@@ -18,6 +19,7 @@ use crate::output::{Output, Written};
 use crate::parts::{bytes, parts, split};
 use crate::patch::Patch;
 use crate::probe::{BaseFile, Hits, batches, chains, open, probe};
+use crate::query::Wanted;
 use crate::splice::{Batches, Part, Stream, splice};
 
 /// What becomes of a file of the day.
@@ -148,20 +150,25 @@ pub(crate) fn gather(
     output.finish()
 }
 
-/// The rows of a day as they would be with the patches merged.
+/// The rows of a day as they would be with the patches merged. Where nothing changes, only what is wanted is read: other
+/// columns may be null then, and rows that are not wanted missing.
 ///
 /// # Errors
 ///
 /// Damage, whatever the disk says, and what `sink` fails with.
-pub fn read(
-    base: &[BaseFile],
+pub(crate) fn read(
+    (day, base): (Day, &[BaseFile]),
     patches: &[PathBuf],
     shape: &Shape,
+    wanted: &Wanted,
     means: &Means<'_>,
     sink: impl FnMut(&RecordBatch) -> Result<()>,
 ) -> Result<()> {
     let found = find(base, patches, shape, false, means)?;
-    stream(base, Some(&found.changed), None, shape, sink)
+    match found.changed.is_empty() {
+        true => wanted.read((day, base), shape, sink),
+        false => stream(base, Some(&found.changed), None, shape, sink),
+    }
 }
 
 /// All rows of each file.

@@ -18,6 +18,7 @@ use crate::definition::Shape;
 use crate::delta::{Deleted, group_bounds};
 use crate::error::{Result, TableError, arrow, parquet};
 use crate::keys::Keys;
+use crate::query::Known;
 use crate::rows::conform;
 
 /// Rows that are decoded at once.
@@ -171,13 +172,13 @@ pub(crate) fn probe(
 }
 
 /// A data file whose metadata is read.
-struct Opened {
+pub(crate) struct Opened {
     path: PathBuf,
     metadata: ArrowReaderMetadata,
 }
 
 impl Opened {
-    fn new(path: &Path) -> Result<Self> {
+    pub(crate) fn new(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(TableError::disk("open", path))?;
         let metadata =
             ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).map_err(parquet(reading(path)))?;
@@ -216,8 +217,46 @@ impl Opened {
         groups
     }
 
+    /// What the statistics of a group say of a column.
+    pub(crate) fn known(&self, group: usize, at: usize, shape: &Shape) -> Known {
+        let leaves = self.metadata.metadata().file_metadata().schema_descr();
+        let name = shape.schema.field(at).name();
+        let of_column = |leaf: &usize| leaves.column(*leaf).path().parts().first() == Some(name);
+        let Some(leaf) = (0..leaves.num_columns()).find(of_column) else {
+            // The file is older than the column.
+            return Known { bounds: None, all_null: Some(true), any_null: Some(true) };
+        };
+        let group = self.metadata.metadata().row_group(group);
+        let Some(statistics) = group.column(leaf).statistics().filter(|_| !shape.types[at].is_list()) else {
+            return Known::default();
+        };
+        // Floats have values that statistics leave out, and old files compare bytes as if they had signs.
+        let float = matches!(shape.types[at], ColumnType::Float32 | ColumnType::Float64);
+        let bounds =
+            (!float && !statistics.is_min_max_deprecated()).then(|| group_bounds(statistics, &shape.types[at]));
+        let nulls = statistics.null_count_opt();
+        Known {
+            bounds: bounds.flatten(),
+            all_null: nulls.map(|nulls| i64::try_from(nulls) == Ok(group.num_rows())),
+            any_null: nulls.map(|nulls| nulls > 0),
+        }
+    }
+
+    /// The groups, each with the position of its first row.
+    pub(crate) fn all_groups(&self) -> Vec<(usize, u64)> {
+        let mut start = 0;
+        let groups = self.metadata.metadata().row_groups().iter().enumerate();
+        groups
+            .map(|(n, group)| {
+                let first = start;
+                start += u64::try_from(group.num_rows()).unwrap_or(0);
+                (n, first)
+            })
+            .collect()
+    }
+
     /// Rows of a group: some columns, at some positions.
-    fn read(
+    pub(crate) fn read(
         &self,
         group: usize,
         columns: Option<&SchemaRef>,
@@ -262,7 +301,7 @@ impl Opened {
         Ok((encoded.num_rows() > 0).then(|| encoded.row(0).owned()))
     }
 
-    fn conform(
+    pub(crate) fn conform(
         &self,
         batch: std::result::Result<RecordBatch, arrow_schema::ArrowError>,
         schema: &SchemaRef,

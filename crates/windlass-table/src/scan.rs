@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::RecordBatch;
 
@@ -15,6 +16,7 @@ use crate::log::{Lsn, Reader};
 use crate::merge::{Means, read};
 use crate::plan::{Reading, Window, sort};
 use crate::probe::BaseFile;
+use crate::query::Wanted;
 use crate::run::{Around, blocking, fetch, resolve};
 
 /// What is read.
@@ -39,10 +41,32 @@ pub async fn scan<S>(table: &Table, selection: &Selection, around: &Around, sink
 where
     S: FnMut(Day, &RecordBatch, &Shape) -> Result<()> + Send + 'static,
 {
-    let snapshot = match selection.version {
-        None => table.snapshot().await?,
-        Some(version) => table.log().at(Some(version)).await?,
-    };
+    let snapshot = version(table, selection).await?;
+    let wanted = Wanted::all(&snapshot.definition()?.shape());
+    scan_wanted(table, snapshot, selection, wanted, around, sink).await
+}
+
+/// The version of a table that is read.
+pub(crate) async fn version(table: &Table, selection: &Selection) -> Result<Snapshot> {
+    match selection.version {
+        None => table.snapshot().await,
+        Some(version) => table.log().at(Some(version)).await,
+    }
+}
+
+/// As [`scan`], but what is not wanted may be missing.
+pub(crate) async fn scan_wanted<S>(
+    table: &Table,
+    snapshot: Snapshot,
+    selection: &Selection,
+    wanted: Wanted,
+    around: &Around,
+    sink: S,
+) -> Result<(i64, S)>
+where
+    S: FnMut(Day, &RecordBatch, &Shape) -> Result<()> + Send + 'static,
+{
+    let wanted = Arc::new(wanted);
     if selection.live && selection.version.is_some() {
         return Err(TableError::invalid("rows that wait in the logs belong to the newest version only"));
     }
@@ -61,18 +85,22 @@ where
     };
     let mut days: BTreeSet<Day> = by_day.keys().copied().collect();
     days.extend(waiting.iter().flat_map(BTreeMap::keys));
-    let within = |day: &Day| selection.from.is_none_or(|from| *day >= from) && selection.to.is_none_or(|to| *day <= to);
+    let within = |day: &Day| {
+        selection.from.is_none_or(|from| *day >= from)
+            && selection.to.is_none_or(|to| *day <= to)
+            && wanted.may_be_in(*day)
+    };
     let mut sink = sink;
     for day in days.into_iter().filter(within) {
         (around.go_on)()?;
         let base = files(table, by_day.get(&day), around).await?;
         let patches: Vec<PathBuf> =
             waiting.iter().filter_map(|shard| shard.get(&day)).map(|(path, _)| path.clone()).collect();
-        let (shape, folder) = (shape.clone(), around.folder("scan")?);
+        let (shape, wanted, folder) = (shape.clone(), wanted.clone(), around.folder("scan")?);
         let (entropy, go_on, memory) = (around.entropy.clone(), around.go_on.clone(), around.memory);
         sink = blocking(move || {
             let means = Means { folder: &folder, entropy: &*entropy, memory, go_on: &*go_on };
-            read(&base, &patches, &shape, &means, |rows| sink(day, rows, &shape))?;
+            read((day, &base), &patches, &shape, &wanted, &means, |rows| sink(day, rows, &shape))?;
             Ok(sink)
         })
         .await?;
@@ -131,10 +159,10 @@ pub async fn digest(table: &Table, selection: &Selection, around: &Around) -> Re
         digest: TableDigest,
         day: Option<(Day, Lines)>,
     }
-    let state = std::sync::Arc::new(std::sync::Mutex::new(State::default()));
+    let state = Arc::new(Mutex::new(State::default()));
     let shared = state.clone();
     let (_, gathered) = scan(table, selection, around, move |day, rows, shape| {
-        let mut state = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = shared.lock().unwrap_or_else(PoisonError::into_inner);
         if state.day.as_ref().is_some_and(|(open, _)| *open != day)
             && let Some((open, lines)) = state.day.take()
         {
@@ -145,7 +173,7 @@ pub async fn digest(table: &Table, selection: &Selection, around: &Around) -> Re
     })
     .await?;
     drop(gathered);
-    let mut state = std::mem::take(&mut *state.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let mut state = std::mem::take(&mut *state.lock().unwrap_or_else(PoisonError::into_inner));
     if let Some((day, lines)) = state.day.take() {
         state.digest.add(day, lines);
     }

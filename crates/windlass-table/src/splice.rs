@@ -24,6 +24,8 @@ pub(crate) struct Part<'a> {
     open: Box<dyn FnOnce() -> Result<Batches<'a>> + 'a>,
     changes: Vec<Changes<'a>>,
     deleted: Option<&'a Deleted>,
+    /// The position of its first row.
+    first: u64,
 }
 
 impl<'a> Part<'a> {
@@ -33,7 +35,12 @@ impl<'a> Part<'a> {
         changes: Vec<Changes<'a>>,
         deleted: Option<&'a Deleted>,
     ) -> Self {
-        Self { open: Box::new(open), changes, deleted }
+        Self { open: Box::new(open), changes, deleted, first: 0 }
+    }
+
+    /// Rows whose first one has this position.
+    pub(crate) fn from(self, first: u64) -> Self {
+        Self { first, ..self }
     }
 
     /// Rows that stay as they are.
@@ -94,11 +101,11 @@ impl<'a> Stream<'a> {
                 self.rest = Some((part.open)()?);
                 self.changes = part.changes;
                 let deleted: Box<dyn Iterator<Item = u64> + 'a> = match part.deleted {
-                    Some(deleted) => Box::new(deleted.iter()),
+                    Some(deleted) => Box::new(deleted.iter().skip_while(move |position| *position < part.first)),
                     None => Box::new(std::iter::empty()),
                 };
                 self.deleted = deleted.peekable();
-                self.first = 0;
+                self.first = part.first;
                 continue;
             };
             match rest.next().transpose()? {

@@ -8,6 +8,7 @@ mod creating;
 mod generator;
 mod ingest_log;
 mod oracle;
+mod query;
 mod sample;
 mod upkeep;
 mod world;
