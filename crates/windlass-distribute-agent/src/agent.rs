@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use windlass_clock::SharedClock;
 use windlass_distribute::wire::agent::{AgentLimits, NodeReport};
+use windlass_tls::{ServerTls, Serving};
 
 use crate::config::AgentConfig;
 use crate::folder::Folder;
@@ -20,7 +21,6 @@ use crate::serve::connection;
 use crate::serve::digest::Digests;
 use crate::serve::refusal::Refused;
 use crate::serve::terms::Terms;
-use crate::tls::Server;
 use crate::transfer::bucket::Bucket;
 use crate::transfer::table::Transfers;
 
@@ -81,7 +81,7 @@ pub struct Agent {
     pub(crate) transfers: Arc<Transfers>,
     pub(crate) terms: Terms,
     pub(crate) clock: SharedClock,
-    pub(crate) tls: Option<Arc<Server>>,
+    pub(crate) tls: Option<Arc<ServerTls>>,
     /// How fast files are served.
     pub(crate) serving: Bucket,
     pub(crate) digests: Digests,
@@ -111,7 +111,8 @@ impl Agent {
             let folder = Folder::open(&config.base_dir).map_err(|error| AgentError::Folder(error.to_string()))?;
             let folder = Arc::new(folder.of_capacity(config.capacity));
             let terms = Terms::open(folder.state()).map_err(AgentError::State)?;
-            let tls = config.tls.clone().map(Server::load).transpose().map_err(AgentError::Tls)?.map(Arc::new);
+            let tls = config.tls.clone().map(|files| ServerTls::load(files, Serving::default()));
+            let tls = tls.transpose().map_err(AgentError::Tls)?.map(Arc::new);
             let transfers = Transfers::open(&config, folder.clone(), clock.clone()).map_err(AgentError::State)?;
             // What is wrong with it shall show now, and not at the first transfer.
             transfers.credentials().client().map_err(AgentError::Tls)?;

@@ -7,6 +7,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use regex::bytes::Regex;
+/// Its certificate is shown to sources, too.
+pub use windlass_tls::TlsFiles;
 
 use crate::hourly::HourlyRate;
 
@@ -79,17 +81,6 @@ impl AgentConfig {
     }
 }
 
-/// The files of TLS, in PEM. They are read again when they change.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The agent's certificate, with those between it and a root. It is shown to sources, too.
-    pub certificate: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
-    /// Roots of client certificates: whoever shows none of theirs is not let in.
-    pub client_roots: Option<PathBuf>,
-}
-
 /// How files are fetched.
 #[derive(Clone, Debug)]
 pub struct TransferSettings {
@@ -126,7 +117,8 @@ impl Default for TransferSettings {
             part_bytes: 16 << 20,
             parallel_parts: 2,
             stall: Duration::from_secs(60),
-            sync_parts: 32,
+            // Few, so that the disk works while the rest comes, and not all of it waits for the end.
+            sync_parts: 4,
             sync_every: Duration::from_secs(5),
             keep_reports: Duration::from_secs(24 * 3600),
             keep_unknown: Duration::from_secs(24 * 3600),

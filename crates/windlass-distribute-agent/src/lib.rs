@@ -8,7 +8,7 @@
 //! | `folder` | the folder: names resolved within it, one version deleted, copies published by a rename |
 //! | `serve` | connections and answers, on the new paths and on the old ones |
 //! | `metrics` | what is counted |
-//! | `tls` | who the agent is, whom it lets in, whom it believes |
+//! | `credentials` | whom the agent believes, and what it shows |
 //! | `transfer` | what is fetched: resumable, hashed, durable |
 //! | `old_controller` | asking an old controller for tasks |
 //!
@@ -18,13 +18,13 @@
 
 pub mod agent;
 pub mod config;
+mod credentials;
 mod folder;
 pub mod hourly;
 mod metrics;
 pub mod old_config;
 mod old_controller;
 mod serve;
-mod tls;
 mod transfer;
 
 pub use agent::{Agent, AgentError, Listening};

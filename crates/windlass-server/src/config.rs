@@ -4,12 +4,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use windlass_tls::TlsFiles;
+
 /// How a server is set up.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     /// Where it listens. Beyond loopback it needs [`tls`](Self::tls) and [`access_file`](Self::access_file).
     pub listen: SocketAddr,
-    /// Certificate and key; without them it speaks plain HTTP.
+    /// Certificate and key; without them it speaks plain HTTP. With roots of client certificates, clients may show one
+    /// instead of a token.
     pub tls: Option<TlsFiles>,
     /// Who may do what, see the module `access`. Without it everybody on a loopback address may do everything.
     pub access_file: Option<PathBuf>,
@@ -41,17 +44,6 @@ impl ServerConfig {
             traces: None,
         }
     }
-}
-
-/// The files of TLS, in PEM. They are read again when they change.
-#[derive(Clone, Debug)]
-pub struct TlsFiles {
-    /// The certificate and those between it and a root.
-    pub certificate: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
-    /// Roots of client certificates. With it, clients may show a certificate instead of a token.
-    pub client_roots: Option<PathBuf>,
 }
 
 /// Bounds.

@@ -1,14 +1,10 @@
-//! TLS: certificates, read again when they change, and the names in client certificates.
+//! TLS: what this server speaks, and the names in client certificates.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
-
-use crate::config::TlsFiles;
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+use windlass_tls::{Serving, TlsFiles};
 
 /// The names that a client certificate was issued for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,45 +75,8 @@ fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 
 /// Reads the files.
 pub(crate) fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let chain = certificates(&files.certificate)?;
-    let shown = files.key.display();
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| format!("read the key {shown}: {error}"))?;
-    let builder = ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| format!("set TLS up: {error}"))?;
-    let builder = match &files.client_roots {
-        None => builder.with_no_client_auth(),
-        Some(path) => {
-            let mut roots = RootCertStore::empty();
-            for root in certificates(path)? {
-                roots.add(root).map_err(|error| format!("use a root in {}: {error}", path.display()))?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                // Tokens do as well; what is shown decides.
-                .allow_unauthenticated()
-                .build()
-                .map_err(|error| format!("use the roots in {}: {error}", path.display()))?;
-            builder.with_client_cert_verifier(verifier)
-        }
-    };
-    let certificate = files.certificate.display();
-    let mut config = builder
-        .with_single_cert(chain, key)
-        .map_err(|error| format!("use the certificate {certificate} with the key {shown}: {error}"))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let shown = path.display();
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|error| format!("read the certificates in {shown}: {error}"));
-    match found {
-        Ok(found) if found.is_empty() => Err(format!("no certificate is in {shown}")),
-        found => found,
-    }
+    // Tokens do as well as certificates; what is shown decides.
+    windlass_tls::server(files, Serving { http2: true, certificate_optional: true })
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ pub(super) struct Package {
 }
 
 /// The crates below the kinds, and which of ours each may use. What is not listed is a kind.
-const GROUND: [(&str, &[&str]); 20] = [
+const GROUND: [(&str, &[&str]); 21] = [
     ("windlass-clock", &[]),
     ("windlass-model", &[]),
     ("windlass-store", &["windlass-clock", "windlass-model"]),
@@ -25,15 +25,19 @@ const GROUND: [(&str, &[&str]); 20] = [
     ("windlass-distribute", &["windlass-clock"]),
     ("windlass-gocache", &["windlass-blob", "windlass-clock", "windlass-gocache-remote"]),
     ("windlass-gocache-remote", &["windlass-blob", "windlass-clock"]),
-    ("windlass-distribute-agent", &["windlass-clock", "windlass-distribute"]),
+    ("windlass-distribute-agent", &["windlass-clock", "windlass-distribute", "windlass-tls"]),
     ("windlass-index-backup", &[]),
     ("windlass-openstack", &["windlass-clock"]),
     ("windlass-sim-cloud", &["windlass-clock"]),
     ("windlass-table", &["windlass-blob", "windlass-clock"]),
+    ("windlass-tls", &["windlass-clock"]),
     ("windlass-vald", &[]),
     ("windlass-api", &["windlass-clock", "windlass-model"]),
     ("windlass-ui", &["windlass-api"]),
-    ("windlass-server", &["windlass-api", "windlass-clock", "windlass-engine", "windlass-model", "windlass-store"]),
+    (
+        "windlass-server",
+        &["windlass-api", "windlass-clock", "windlass-engine", "windlass-model", "windlass-store", "windlass-tls"],
+    ),
     (
         "windlass-sim",
         &[
@@ -48,7 +52,7 @@ const GROUND: [(&str, &[&str]); 20] = [
 ];
 
 /// What a kind may use of ours. Not a store, not the simulation, and not another kind.
-const FOR_KINDS: [&str; 11] = [
+const FOR_KINDS: [&str; 12] = [
     "windlass-blob",
     "windlass-clock",
     "windlass-distribute",
@@ -59,6 +63,7 @@ const FOR_KINDS: [&str; 11] = [
     "windlass-model",
     "windlass-openstack",
     "windlass-table",
+    "windlass-tls",
     "windlass-vald",
 ];
 

@@ -17,11 +17,13 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use windlass_clock::deadline;
+use windlass_tls::FIRST_BYTE;
 
+use super::patient::Patient;
 use super::refusal::Refused;
+use super::send::GIVE_UP;
 use super::{new, old, send};
 use crate::agent::Agent;
-use crate::tls::FIRST_BYTE;
 
 /// For the head of a request, and for the next request on a connection.
 const HEAD: Duration = Duration::from_secs(30);
@@ -80,6 +82,8 @@ async fn one(
     let peer = address.ip();
     let _ = stream.set_nodelay(true);
     let plain = Caller { peer, tls: false };
+    // The same patience as where the kernel sends.
+    let patient = |stream| Patient::new(stream, agent.clock.clone(), GIVE_UP);
     if let Some(tls) = &agent.tls {
         let mut first = [0; 1];
         let looked = tokio::select! {
@@ -88,12 +92,12 @@ async fn one(
         };
         match looked {
             Ok(Ok(1)) if first[0] == FIRST_BYTE => {}
-            Ok(Ok(1)) => return ordinary(agent, stream, plain, &stop).await,
+            Ok(Ok(1)) => return ordinary(agent, patient(stream), plain, &stop).await,
             _ => return,
         }
         let shaken = tokio::select! {
             () = stop.cancelled() => return,
-            shaken = deadline(&*agent.clock, HEAD, TlsAcceptor::from(tls.config()).accept(stream)) => shaken,
+            shaken = deadline(&*agent.clock, HEAD, TlsAcceptor::from(tls.config()).accept(patient(stream))) => shaken,
         };
         return match shaken {
             Ok(Ok(stream)) => ordinary(agent, stream, Caller { peer, tls: true }, &stop).await,
@@ -102,7 +106,7 @@ async fn one(
         };
     }
     if !peer.to_canonical().is_loopback() {
-        return ordinary(agent, stream, plain, &stop).await;
+        return ordinary(agent, patient(stream), plain, &stop).await;
     }
     loop {
         let mut first = [0; send::BEGINNING.len()];
@@ -112,7 +116,7 @@ async fn one(
         };
         match looked {
             Ok(Ok(count)) if count > 0 && first[..count] == *send::BEGINNING => {}
-            Ok(Ok(count)) if count > 0 => return ordinary(agent, stream, plain, &stop).await,
+            Ok(Ok(count)) if count > 0 => return ordinary(agent, patient(stream), plain, &stop).await,
             _ => return,
         }
         let Some(head) = send::head(agent, &mut stream, HEAD).await else { return };

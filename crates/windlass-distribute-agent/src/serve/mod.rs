@@ -7,6 +7,7 @@
 //! | [`new`] | everything below `/v2/` |
 //! | [`file`] | a file or a range of it, for both ways of sending |
 //! | [`digest`] | the checksum of what went out |
+//! | [`patient`] | connections whose other side takes nothing |
 //! | [`send`] | files straight from the disk's cache into the socket |
 //! | [`terms`] | controllers whose time is over |
 
@@ -15,6 +16,7 @@ pub(crate) mod digest;
 mod file;
 mod new;
 mod old;
+mod patient;
 pub(crate) mod refusal;
 mod send;
 pub(crate) mod terms;

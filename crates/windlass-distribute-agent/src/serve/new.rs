@@ -10,7 +10,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, IF_MATC
 use http::{HeaderMap, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use windlass_distribute::wire::agent::{
-    CONTROLLER, NDJSON, Name, NodePatch, PLAN, Reason, TERM, TransferOrder, WANT_CHECKSUM, is_id,
+    CONTROLLER, NDJSON, Name, NodePatch, PLAN, Reason, TERM, TransferOrder, TransferPatch, WANT_CHECKSUM, is_id,
 };
 
 use super::file::{self, Asked, Served};
@@ -139,6 +139,15 @@ async fn answered(agent: Arc<Agent>, request: Request<Incoming>) -> Result<Respo
             blocking(move || {
                 let (report, new) = agent.transfers.order(order, None).map_err(refused)?;
                 Ok(json(if new { 202 } else { 200 }, &report))
+            })
+            .await
+        }
+        (Resource::Transfer(id), &Method::PATCH) => {
+            let TransferPatch { bits_per_second } = read(body).await?;
+            let id = id.to_owned();
+            blocking(move || match agent.transfers.pace(&id, bits_per_second).map_err(refused)? {
+                Some(report) => Ok(json(200, &report)),
+                None => Err(Refused::new(404, "unknown", format!("there is no transfer {id}"))),
             })
             .await
         }

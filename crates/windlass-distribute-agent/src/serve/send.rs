@@ -26,7 +26,7 @@ const LONGEST_HEAD: usize = 16 << 10;
 const PIECE: u64 = 4 << 20;
 /// How often a sender that gets nothing away looks up, and when it gives up.
 const LOOK: Duration = Duration::from_millis(500);
-const GIVE_UP: Duration = Duration::from_secs(60);
+pub(super) const GIVE_UP: Duration = Duration::from_secs(60);
 
 /// With a limit pieces are a tenth of a second long, but not smaller than this.
 const SMALLEST: usize = 64 << 10;

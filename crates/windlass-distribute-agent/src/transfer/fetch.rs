@@ -16,7 +16,7 @@ use windlass_distribute::wire::agent::{CHECKSUM, Checksum, Reason, UrlSource, WA
 use super::local::BUFFER;
 use super::source::{Reader, Seen, Source, Stop, Take, Trouble};
 use crate::config::Token;
-use crate::tls::Credentials;
+use crate::credentials::Credentials;
 
 const CONNECT: Duration = Duration::from_secs(2);
 /// How often a reader that gets nothing looks whether it shall go on.

@@ -8,12 +8,13 @@
 //! | [`copy`] | parts in parallel, hashed while they are written, put down in the [`sidecar`] |
 //! | [`source`] | what bytes are read from: [`fetch`] over HTTP, [`local`] from a folder |
 //! | [`program`] | the copying program of the old agents |
-//! | [`bucket`], [`tree`] | bandwidth; the checksum of a file whose parts come in any order |
+//! | [`bucket`], [`pace`], [`tree`] | bandwidth; changed while a transfer runs; the checksum of a file whose parts come in any order |
 
 pub(crate) mod bucket;
 mod copy;
 mod fetch;
 mod local;
+mod pace;
 mod program;
 pub(crate) mod record;
 mod run;

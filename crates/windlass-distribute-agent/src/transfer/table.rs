@@ -19,9 +19,9 @@ use super::record::{OldTask, Publishing, Record, Records};
 use super::run::{Run, data_name, parts_name};
 use super::source::Stop;
 use crate::config::{AgentConfig, Downloader, TransferSettings};
+use crate::credentials::Credentials;
 use crate::folder::Folder;
 use crate::metrics::Counts;
-use crate::tls::Credentials;
 
 /// Ended transfers that are shown with the node.
 const SHOWN_ENDED: usize = 100;
@@ -97,7 +97,7 @@ impl Transfer {
     }
 
     /// Changes the record, on disk first. `change` says whether there is anything to change.
-    fn change(&self, records: &Records, change: impl FnOnce(&mut Record) -> bool) -> io::Result<()> {
+    pub(super) fn change(&self, records: &Records, change: impl FnOnce(&mut Record) -> bool) -> io::Result<()> {
         let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = self.record();
         if !change(&mut next) {
@@ -394,7 +394,9 @@ impl Transfers {
         }
         let _one = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = self.get(&order.id) {
-            let same = known.record().order.is_none_or(|had| had == order);
+            // How fast it may go may have been changed since.
+            let alike = |had| TransferOrder { bits_per_second: order.bits_per_second, ..had } == order;
+            let same = known.record().order.is_none_or(alike);
             let report = known.report(Some(&order)).filter(|_| same);
             return report.map(|report| (report, false)).ok_or(OrderFault::OtherOrder(order.id));
         }

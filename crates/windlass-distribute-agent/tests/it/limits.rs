@@ -75,6 +75,34 @@ async fn the_limit_of_the_hour_holds_for_what_is_fetched_and_served() {
 }
 
 #[tokio::test]
+async fn a_transfer_under_way_goes_faster_once_it_may_also_after_a_restart() {
+    let node = Node::start().await;
+    let bytes = data(600_000, 8);
+    let source = Source::new(bytes.clone(), |_| Deed::Serve).await;
+    let path = "/v2/transfers/t";
+    // A kilobyte a second.
+    let order =
+        json!({ "id": "t", "name": "A", "size": bytes.len(), "source": source.order(), "bits_per_second": 8_000 });
+    assert_eq!(node.change("PUT", path, Some(order.clone())).await.0, 202);
+    node.until("t", |report| report.bytes > 0).await;
+    for (path, patch, status) in [
+        (path, json!({ "bits_per_second": 0 }), 400),
+        (path, json!({}), 400),
+        ("/v2/transfers/other", json!({ "bits_per_second": null }), 404),
+        (path, json!({ "bits_per_second": 16_000 }), 200),
+    ] {
+        assert_eq!(node.change("PATCH", path, Some(patch.clone())).await.0, status, "{patch}");
+    }
+    assert_eq!(node.change("PUT", path, Some(order.clone())).await.0, 200, "it is the same order still");
+    let node = Node::over(node.stop().await, |_| {}).await;
+    node.until("t", |report| report.bytes > 0).await;
+    assert_eq!(node.change("PATCH", path, Some(json!({ "bits_per_second": null }))).await.0, 200);
+    assert_eq!(node.end("t").await.state, TransferState::Done);
+    assert!(std::fs::read(node.path("A")).unwrap() == bytes);
+    assert_eq!(node.change("PATCH", path, Some(json!({ "bits_per_second": 8 }))).await.0, 200, "and nothing happens");
+}
+
+#[tokio::test]
 async fn who_wants_the_checksum_of_what_came_is_told() {
     let node = Node::start().await;
     let bytes = data(3_500_000, 4);

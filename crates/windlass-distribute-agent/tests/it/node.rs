@@ -7,9 +7,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use windlass_clock::{SharedClock, SystemClock, deadline};
+use windlass_clock::{Clock, SharedClock, Sleep, SystemClock, deadline};
 use windlass_distribute::wire::agent::{TransferReport, TransferState};
 use windlass_distribute_agent::{Agent, AgentConfig};
 
@@ -27,6 +28,51 @@ pub(crate) fn clock() -> SharedClock {
     SystemClock::real()
 }
 
+/// The machine's clock, and what it was set ahead.
+#[derive(Debug)]
+pub(crate) struct Jumping {
+    machine: SharedClock,
+    ahead: watch::Sender<Duration>,
+}
+
+impl Jumping {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { machine: clock(), ahead: watch::Sender::new(Duration::ZERO) })
+    }
+
+    /// Time passes at once.
+    pub(crate) fn jump(&self, by: Duration) {
+        self.ahead.send_modify(|ahead| *ahead += by);
+    }
+}
+
+impl Clock for Jumping {
+    fn wall(&self) -> jiff::Timestamp {
+        self.machine.wall()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.machine.monotonic() + *self.ahead.borrow()
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        let (machine, mut ahead, until) = (self.machine.clone(), self.ahead.subscribe(), self.monotonic() + duration);
+        Box::pin(async move {
+            loop {
+                let left = until.saturating_sub(machine.monotonic() + *ahead.borrow_and_update());
+                if left.is_zero() {
+                    return;
+                }
+                tokio::select! {
+                    () = machine.sleep(left) => {}
+                    // Whoever set it ahead may be gone: then it stays as it is.
+                    changed = ahead.changed() => if changed.is_err() { return machine.sleep(left).await },
+                }
+            }
+        })
+    }
+}
+
 impl Node {
     pub(crate) async fn start() -> Self {
         Self::with(|_| {}).await
@@ -37,12 +83,17 @@ impl Node {
     }
 
     pub(crate) async fn over(folder: Arc<TempDir>, change: impl FnOnce(&mut AgentConfig)) -> Self {
+        Self::on(clock(), folder, change).await
+    }
+
+    /// The same by another clock.
+    pub(crate) async fn on(clock: SharedClock, folder: Arc<TempDir>, change: impl FnOnce(&mut AgentConfig)) -> Self {
         let mut config = AgentConfig::new("127.0.0.1:0".parse().unwrap(), folder.path().to_owned());
         config.transfers.part_bytes = 64 << 10;
         // The machine's own disk is as full as it is.
         config.transfers.usage_limit_percent = 100;
         change(&mut config);
-        let listening = Agent::bind(config, clock()).await.unwrap();
+        let listening = Agent::bind(config, clock).await.unwrap();
         let (address, stop) = (listening.local_addr().to_string(), CancellationToken::new());
         let task = tokio::spawn(listening.run(stop.clone()));
         Self { folder, address, stop, task: Some(task) }

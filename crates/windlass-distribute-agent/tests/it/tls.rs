@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use serde_json::json;
+use windlass_clock::deadline;
 use windlass_distribute::wire::agent::{Reason, TransferState};
 use windlass_distribute_agent::config::{TlsFiles, Token};
 use windlass_distribute_agent::{Agent, AgentConfig, AgentError};
 
-use crate::node::{Node, client, clock, data, raw};
+use crate::node::{Jumping, Node, PATIENCE, client, clock, data, raw};
 
 const TOKEN: &str = "correct-horse-battery";
 
@@ -227,4 +228,44 @@ async fn beyond_loopback_there_is_no_agent_without_tls_and_a_secret() {
     };
     let gone = bind(&gone).await;
     assert!(matches!(gone, Err(AgentError::Tls(_))));
+}
+
+#[tokio::test]
+async fn who_takes_nothing_over_tls_is_cut_off_after_a_while() {
+    let ours = Authority::new("ours");
+    let (time, folder) = (Jumping::new(), std::sync::Arc::new(tempfile::tempdir().unwrap()));
+    let node = Node::on(time.clone(), folder, |config| {
+        (config.tls, config.token) = (Some(ours.issue("127.0.0.1", 2090)), token());
+        // While one takes nothing there is no place for another one.
+        config.connections = 1;
+    })
+    .await;
+    // More than what lies in the sockets' buffers.
+    std::fs::File::create(node.path("A")).unwrap().set_len(256 << 20).unwrap();
+    let root = reqwest::Certificate::from_pem(&std::fs::read(ours.ca()).unwrap()).unwrap();
+    let ask = async |path: &str| {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().no_proxy().tls_certs_only([root.clone()]).build().unwrap();
+        client.get(format!("https://{}{path}", node.address)).bearer_auth(TOKEN).send().await
+    };
+    let mut slow = ask("/v2/files/A").await.unwrap();
+    assert_eq!(slow.status(), 200);
+    assert!(slow.chunk().await.unwrap().is_some());
+    let soon = std::time::Duration::from_secs(2);
+    assert!(deadline(&*clock(), soon / 4, ask("/v2/node")).await.is_err(), "the only place is taken");
+    let cut = async {
+        loop {
+            // The buffers may not have been full before.
+            time.jump(std::time::Duration::from_secs(61));
+            if matches!(deadline(&*clock(), soon, ask("/v2/node")).await, Ok(Ok(answer)) if answer.status() == 200) {
+                return;
+            }
+        }
+    };
+    deadline(&*clock(), PATIENCE, cut).await.unwrap();
+    let rest = async {
+        while slow.chunk().await?.is_some() {}
+        Ok::<_, reqwest::Error>(())
+    };
+    assert!(deadline(&*clock(), PATIENCE, rest).await.unwrap().is_err(), "and does not get the rest");
 }

@@ -356,6 +356,15 @@ pub struct TransferOrder {
     pub source: Source,
 }
 
+/// The body of `PATCH /v2/transfers/{id}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransferPatch {
+    /// How fast it may go from now on; `null` lifts its own limit.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub bits_per_second: Option<u64>,
+}
+
 /// Whether text may be the id of a transfer.
 #[must_use]
 pub fn is_id(text: &str) -> bool {
@@ -608,6 +617,9 @@ mod tests {
         assert_eq!((patch.bits_per_second, patch.serve_bits_per_second), (Some(None), None));
         assert_eq!(serde_json::to_string(&patch).unwrap(), r#"{"bits_per_second":null}"#);
         assert!(serde_json::from_str::<NodePatch>(r#"{"bits":1}"#).is_err());
+        let patch: TransferPatch = serde_json::from_str(r#"{"bits_per_second":null}"#).unwrap();
+        assert_eq!(patch.bits_per_second, None);
+        assert!(serde_json::from_str::<TransferPatch>("{}").is_err(), "what is not said changes nothing");
         assert!(is_id("a-1_b.2") && !is_id("") && !is_id("../x") && !is_id(".x") && !is_id("a/b"));
         let checksum = Checksum([0xab; 32]);
         assert_eq!(Checksum::from_hex(&checksum.to_string()), Some(checksum));
