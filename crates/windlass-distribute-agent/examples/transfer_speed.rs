@@ -1,7 +1,8 @@
 //! How fast a file goes from one agent to another on this machine, next to `cp` and to a plain server.
 //!
 //! `transfer_speed [FOLDER] [MEGABYTES] [ROUNDS] [json]` prints the best of the rounds, each with the copy on disk at its
-//! end; `json` one document for programs. The plain server does nothing but `sendfile`, and `curl` fetches from it.
+//! end, and beside them that of a `cp` whose copy is in memory still; `json` one document for programs. The plain server
+//! does nothing but `sendfile`, and `curl` fetches from it.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -34,11 +35,17 @@ fn synced(path: &Path) -> Result<(), Fault> {
     Ok(File::open(path.parent().ok_or("no folder")?)?.sync_all()?)
 }
 
-/// Runs a program, and puts what it wrote on disk.
-fn copied(command: &mut Command, to: &Path) -> Result<(), Fault> {
+/// Runs a program.
+fn ran(command: &mut Command) -> Result<(), Fault> {
     if !command.stdout(Stdio::null()).stderr(Stdio::null()).status()?.success() {
         return Err(format!("{command:?} failed").into());
     }
+    Ok(())
+}
+
+/// Runs a program, and puts what it wrote on disk.
+fn copied(command: &mut Command, to: &Path) -> Result<(), Fault> {
+    ran(command)?;
     synced(to)
 }
 
@@ -103,7 +110,7 @@ async fn main() -> Result<(), Fault> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().build()?;
     let clock = SystemClock::real();
-    let mut best = [Duration::MAX; 5];
+    let mut best = [Duration::MAX; 6];
     for round in 0..rounds {
         for (kind, best) in best.iter_mut().enumerate() {
             let name = format!("copy-{kind}-{round}");
@@ -111,6 +118,7 @@ async fn main() -> Result<(), Fault> {
             let began = clock.monotonic();
             match kind {
                 0 => copied(Command::new("cp").arg(&file).arg(&path), &path)?,
+                5 => ran(Command::new("cp").arg(&file).arg(&path))?,
                 1 | 2 => {
                     let from = if kind == 1 { format!("{plain}/film") } else { format!("{source}/v2/files/film") };
                     let url = format!("http://{from}");
@@ -142,7 +150,8 @@ async fn main() -> Result<(), Fault> {
     let speed = |time: Duration| size as f64 / 1e6 / time.as_secs_f64();
     let cp = speed(best[0]);
     if words.get(4).is_some_and(|word| word == "json") {
-        let keys = ["cp", "curl_from_sendfile", "curl_from_agent", "agent_to_agent", "agent_from_folder"];
+        let keys =
+            ["cp", "curl_from_sendfile", "curl_from_agent", "agent_to_agent", "agent_from_folder", "cp_in_memory"];
         let speeds: serde_json::Map<_, _> =
             keys.into_iter().zip(best).map(|(key, time)| (key.to_owned(), json!(speed(time)))).collect();
         writeln!(
@@ -152,10 +161,22 @@ async fn main() -> Result<(), Fault> {
         )?;
         return Ok(());
     }
-    let names = ["cp", "curl from sendfile", "curl from the agent", "agent to agent", "agent from a folder"];
+    let names = [
+        "cp",
+        "curl from sendfile",
+        "curl from the agent",
+        "agent to agent",
+        "agent from a folder",
+        "cp, not on disk yet",
+    ];
+    let fastest = speed(best[5]);
     for (name, time) in names.into_iter().zip(best) {
         let speed = speed(time);
-        writeln!(std::io::stdout(), "{name:>20}: {speed:7.0} MB/s, {:.2} of cp", speed / cp)?;
+        let (of_cp, of_fastest) = (speed / cp, speed / fastest);
+        writeln!(
+            std::io::stdout(),
+            "{name:>20}: {speed:7.0} MB/s, {of_cp:.2} of cp, {of_fastest:.2} of cp that leaves all in memory"
+        )?;
     }
     Ok(())
 }

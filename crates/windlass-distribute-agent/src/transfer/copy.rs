@@ -37,6 +37,8 @@ pub(super) struct Copy<'r> {
 /// What the threads of a copy share.
 struct Progress {
     state: Mutex<State>,
+    /// Held by whoever writes.
+    writing: Mutex<()>,
     changed: Condvar,
     /// Something went wrong; nobody begins another part.
     over: AtomicBool,
@@ -72,6 +74,7 @@ impl Copy<'_> {
                 working: usize::try_from(threads).unwrap_or(1),
                 stop: None,
             }),
+            writing: Mutex::new(()),
             changed: Condvar::new(),
             over: AtomicBool::new(false),
             alive: AtomicU64::new(self.now()),
@@ -162,7 +165,7 @@ impl Copy<'_> {
                 self.go_on(progress)?;
                 self.run.pace(bytes.len(), &|| progress.alive.store(self.now(), Ordering::Relaxed))?;
                 hasher.update(bytes);
-                self.file.write_all_at(bytes, at).map_err(|error| Stop::disk("write the copy", &error))?;
+                self.write(progress, bytes, at)?;
                 at += bytes.len() as u64;
                 progress.alive.store(self.now(), Ordering::Relaxed);
                 self.run.arrived(bytes.len() as u64);
@@ -188,6 +191,13 @@ impl Copy<'_> {
             }
         }
         Ok((self.parts.finish(&hasher), true))
+    }
+
+    /// Writes, one thread after the other: the file system lets no two write to one file, and has those who wait burn
+    /// the time that others need to receive and to hash.
+    fn write(&self, progress: &Progress, bytes: &[u8], at: u64) -> Result<(), Stop> {
+        let _one = progress.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.file.write_all_at(bytes, at).map_err(|error| Stop::disk("write the copy", &error))
     }
 
     /// Hashes a part as it stands in the copy.
