@@ -23,7 +23,7 @@ use crate::job_file::JobFile;
 use crate::output::Palette;
 use crate::problem::Problem;
 use crate::state::{Part, State};
-use crate::{expectation, figures};
+use crate::{expectation, figures, plans};
 
 /// Which job.
 #[derive(Debug, clap::Args)]
@@ -33,6 +33,9 @@ pub(crate) struct Args {
     /// Keep what the plan is recognised by in this file, for `run` and `submit` with `--expect-plan FILE`
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Keep plan and group of a `recover` job as versions in the state, once nothing keeps the job from running
+    #[arg(long)]
+    keep: bool,
 }
 
 pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
@@ -60,6 +63,16 @@ pub(super) async fn run(app: &App, args: &Args) -> anyhow::Result<Exit> {
         (None, _) => {}
     }
     app.output.result(&shown.document(), || shown.text(app.output.palette))?;
+    if args.keep && failed {
+        app.output.note("nothing is kept of a plan that cannot run");
+    } else if args.keep {
+        plans::keep(app, &file.request).await?;
+    } else if let Err(error) = plans::compare(app, &file.request).await
+        && app.verbose > 0
+    {
+        // A plan needs no state.
+        app.output.note(format!("the plan is not compared with what was kept: {error:#}"));
+    }
     Ok(if failed { Exit::Failed } else { Exit::Done })
 }
 
