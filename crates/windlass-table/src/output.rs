@@ -7,6 +7,7 @@ use arrow_array::RecordBatch;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::statistics::Statistics;
 use parquet::schema::types::ColumnPath;
 
 use crate::column::ColumnType;
@@ -97,7 +98,7 @@ fn plain(base: &[BaseFile], shape: &Shape) -> Result<Vec<ColumnPath>> {
                 let Ok(at) = shape.schema.index_of(name) else { continue };
                 let Some(width) = width(&shape.types[at]) else { continue };
                 let values = u64::try_from(column.num_values()).unwrap_or(0);
-                let nulls = column.statistics().and_then(|statistics| statistics.null_count_opt()).unwrap_or(0);
+                let nulls = column.statistics().and_then(Statistics::null_count_opt).unwrap_or(0);
                 let found = &mut found[at];
                 found.plain += values.saturating_sub(nulls) * width;
                 found.taken += u64::try_from(column.uncompressed_size()).unwrap_or(0);

@@ -11,6 +11,8 @@ use windlass_table::{Layout, TableError, Uniqueness};
 use crate::world::{World, data};
 
 type Object = Map<String, Value>;
+/// Whether a row is wanted.
+type Holds<'a> = Box<dyn Fn(&Object) -> bool + 'a>;
 
 /// All rows of the table as objects, in its order.
 async fn all(world: &World, selection: &Selection) -> Vec<Object> {
@@ -42,9 +44,8 @@ async fn ask(world: &World, selection: &Selection, wanted: Query) -> Result<Vec<
         for row in 0..rows.num_rows() {
             let mut object = Object::new();
             for (field, array) in rows.schema_ref().fields().iter().zip(rows.columns()) {
-                let of = match world_type(field.data_type()) {
-                    Some(of) => of,
-                    None => return Err(TableError::Invalid(format!("{field}"))),
+                let Some(of) = world_type(field.data_type()) else {
+                    return Err(TableError::Invalid(format!("a column of another type: {field}")));
                 };
                 object.insert(field.name().clone(), cell(array, &of, row).to_json(&of));
             }
@@ -105,7 +106,7 @@ async fn what_is_asked_for_is_what_picking_over_all_rows_gives() {
             let days: std::collections::BTreeSet<&str> = rows.iter().filter_map(|row| row["day"].as_str()).collect();
             let day = *days.iter().nth(1).unwrap();
             let text = |row: &Object, name: &str| row[name].as_str().map(str::to_owned);
-            let cases: [(String, Box<dyn Fn(&Object) -> bool>); 5] = [
+            let cases: [(String, Holds<'_>); 5] = [
                 (String::new(), Box::new(|_| true)),
                 (
                     "city_id > 5 and status = 'completed'".to_owned(),
