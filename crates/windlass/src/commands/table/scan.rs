@@ -1,16 +1,17 @@
 //! Printing rows.
 
-use std::io::{BufWriter, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io::BufWriter;
 
-use serde_json::{Map, json};
+use serde_json::json;
+use windlass_table::query::{Printed, Query, count, print};
 use windlass_table::run::Around;
-use windlass_table::scan::{Selection, digest, scan};
-use windlass_table::{Day, Table, TableError, rows};
+use windlass_table::scan::{Selection, digest};
+use windlass_table::{Day, Table, TableError};
 
 use super::look::day;
 use super::place::{Place, around};
 use super::problem;
+use super::rows::Format;
 use crate::app::App;
 use crate::exit::Exit;
 
@@ -33,11 +34,26 @@ pub(crate) struct ScanArgs {
     /// Rows that still wait in the logs as well, as they would be merged now
     #[arg(long)]
     live: bool,
+    /// The columns, separated by commas, `day` among them [default: all]
+    #[arg(long, value_name = "COLUMN,…", value_delimiter = ',')]
+    columns: Option<Vec<String>>,
+    /// Only rows for which a condition holds, such as "city = 'Oslo' AND (fare >= 10 OR note IS NULL)"
+    #[arg(long = "where", value_name = "CONDITION")]
+    condition: Option<String>,
+    /// By these columns, separated by commas; one with a `-` in front has the largest first [default: as they lie]
+    #[arg(long, value_name = "COLUMN,…", value_delimiter = ',', allow_hyphen_values = true)]
+    order_by: Vec<String>,
     /// At most so many rows
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
+    /// Print how many rows there are, and nothing else
+    #[arg(long, conflicts_with_all = ["columns", "order_by", "format"])]
+    count: bool,
+    /// How rows are written
+    #[arg(long, value_enum, default_value = "json", value_name = "FORM")]
+    format: Format,
     /// Print digests of the days instead of rows
-    #[arg(long, conflicts_with = "limit")]
+    #[arg(long, conflicts_with_all = ["limit", "columns", "condition", "order_by", "count", "format"])]
     digest: bool,
 }
 
@@ -48,33 +64,27 @@ pub(super) async fn run(app: &App, args: &ScanArgs) -> anyhow::Result<Exit> {
     if args.digest {
         return digests(app, &table, &selection, &around).await;
     }
-    let most = args.limit.unwrap_or(u64::MAX);
+    let wanted = Query {
+        columns: args.columns.clone(),
+        condition: args.condition.clone(),
+        order: args.order_by.clone(),
+        limit: args.limit,
+    };
+    if args.count {
+        let rows = count(&table, &selection, &wanted, &around).await.map_err(problem)?;
+        app.output.result(&json!({ "rows": rows }), || format!("{rows}\n"))?;
+        return Ok(Exit::Done);
+    }
+    let how = match args.format {
+        Format::Json => Printed::Json,
+        Format::Csv => Printed::Csv,
+        Format::Arrow => Printed::Arrow,
+        Format::Parquet => Printed::Parquet,
+    };
     // Rows go out as they are read: a table may be larger than memory.
-    let out = Arc::new(Mutex::new((BufWriter::new(std::io::stdout()), 0_u64)));
-    let shared = out.clone();
-    let scanned = scan(&table, &selection, &around, move |day, found, shape| {
-        let mut out = shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let (stream, printed) = &mut *out;
-        for row in 0..found.num_rows() {
-            if *printed >= most {
-                return Err(TableError::Cancelled);
-            }
-            let mut object = Map::new();
-            object.insert("day".to_owned(), day.to_string().into());
-            for (at, field) in shape.schema.fields().iter().enumerate() {
-                let cell = rows::cell(found.column(at), &shape.types[at], row);
-                object.insert(field.name().clone(), cell.to_json(&shape.types[at]));
-            }
-            let line = serde_json::Value::Object(object);
-            // Whoever reads has enough.
-            writeln!(stream, "{line}").map_err(|_| TableError::Cancelled)?;
-            *printed += 1;
-        }
-        Ok(())
-    })
-    .await;
-    let _ = out.lock().unwrap_or_else(PoisonError::into_inner).0.flush();
-    match scanned {
+    let out = Box::new(BufWriter::new(std::io::stdout()));
+    match print(&table, &selection, &wanted, how, &around, out).await {
+        // Whoever reads has enough.
         Ok(_) | Err(TableError::Cancelled) => Ok(Exit::Done),
         Err(error) => Err(problem(error)),
     }
