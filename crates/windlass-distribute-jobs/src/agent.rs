@@ -9,7 +9,8 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use windlass_clock::{SharedClock, deadline};
 use windlass_distribute::input::{ListingFault, Space};
 use windlass_distribute::wire::agent::{
-    CONTROLLER, Inventory, InventoryFault, Item, Name, NodeReport, PLAN, Refusal, TERM, TransferOrder, TransferReport,
+    CONTROLLER, Inventory, InventoryFault, Item, Name, NodeReport, PLAN, Refusal, TERM, TransferOrder, TransferPatch,
+    TransferReport,
 };
 use windlass_model::Failure;
 
@@ -29,6 +30,9 @@ pub(crate) enum CallFault {
     /// Nobody answered, or not in time.
     #[error("no answer in time")]
     NoAnswer,
+    /// There was no connection: what was to be said never came there.
+    #[error("{0}")]
+    Unreached(String),
     /// The connection failed.
     #[error("{0}")]
     Broken(String),
@@ -149,13 +153,14 @@ impl Agent {
                 return CallFault::Tls(why);
             }
             let mut text = error.to_string();
+            let unreached = error.is_connect();
             let error = error.without_url();
             let mut cause: Option<&dyn std::error::Error> = Some(&error);
             while let Some(error) = cause {
                 text = error.to_string();
                 cause = error.source();
             }
-            CallFault::Broken(text)
+            if unreached { CallFault::Unreached(text) } else { CallFault::Broken(text) }
         };
         let sent = deadline(&*self.clock, self.patience + wait, request.send()).await;
         let mut response = sent.map_err(|_| CallFault::NoAnswer)?.map_err(broken)?;
@@ -327,6 +332,18 @@ impl Agent {
         }
     }
 
+    /// Changes how fast a transfer may go, also while it runs. Agents that do not know how leave it as it is.
+    pub(crate) async fn pace(&self, id: &str, bits_per_second: Option<u64>) -> Result<(), CallFault> {
+        let patch = TransferPatch { bits_per_second };
+        let body = serde_json::to_vec(&patch).map_err(|error| CallFault::Here(error.to_string()))?;
+        let request = self.request(Method::PATCH, &format!("/v2/transfers/{id}"))?;
+        match self.call(request.header(CONTENT_TYPE, "application/json").body(body), Duration::ZERO).await {
+            Ok(_) => Ok(()),
+            Err(fault) if fault.is_refusal(404) || fault.is_refusal(405) => Ok(()),
+            Err(fault) => Err(fault),
+        }
+    }
+
     /// Cancels a transfer; it is never started again.
     pub(crate) async fn cancel(&self, id: &str) -> Result<(), CallFault> {
         match self.call(self.request(Method::DELETE, &format!("/v2/transfers/{id}"))?, Duration::ZERO).await {
@@ -338,15 +355,23 @@ impl Agent {
 }
 
 /// A document at an address.
-pub(crate) async fn fetch(url: &str, token: Option<&str>, clock: &SharedClock) -> Result<serde_json::Value, CallFault> {
-    let client = client::of(&Tls::default()).map_err(CallFault::Here)?;
+pub(crate) async fn fetch(
+    url: &str,
+    token: Option<&str>,
+    tls: &Tls,
+    clock: &SharedClock,
+) -> Result<serde_json::Value, CallFault> {
+    let client = client::of(tls).map_err(CallFault::Here)?;
     let mut request = client.get(url);
     if let Some(token) = token {
         request = request.header(AUTHORIZATION, format!("Bearer {token}"));
     }
     let patience = Duration::from_secs(10);
     let answer = async {
-        let response = request.send().await.map_err(|error| CallFault::Broken(error.without_url().to_string()))?;
+        let response = request.send().await.map_err(|error| match tls_fault(&error) {
+            Some(why) => CallFault::Tls(why),
+            None => CallFault::Broken(error.without_url().to_string()),
+        })?;
         let status = response.status().as_u16();
         let body = response.bytes().await.map_err(|error| CallFault::Odd(error.without_url().to_string()))?;
         if status != 200 {
@@ -378,7 +403,9 @@ fn date(headers: &HeaderMap) -> Option<i64> {
 pub(crate) fn failure(what: &str, address: &str, fault: &CallFault) -> Failure {
     let text = format!("{what} on node {address}: {fault}");
     match fault {
-        CallFault::NoAnswer | CallFault::Broken(_) | CallFault::Odd(_) => Failure::transient("no_answer", text),
+        CallFault::NoAnswer | CallFault::Unreached(_) | CallFault::Broken(_) | CallFault::Odd(_) => {
+            Failure::transient("no_answer", text)
+        }
         CallFault::Here(_) => Failure::permanent("no_tls", text),
         CallFault::Tls(_) => Failure::permanent("tls", text).hint(
             "the agent's certificate has to be for its address, and its authority one of the system's or `tls.ca`",

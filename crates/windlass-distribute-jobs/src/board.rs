@@ -2,7 +2,6 @@
 //! where it is. A small server of its own, because old agents know one address and no path but `/tasks`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,12 +11,16 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use windlass_distribute::wire::tasks::{Change, Status, Task, Tasks};
 use windlass_distribute::wire::{Answer, JSON};
+use windlass_tls::ServerTls;
 
+use crate::door::{self, Caller, Came};
 use crate::keeper::Keeper;
 use crate::pages;
 use crate::plan::{Coming, Planned};
@@ -126,32 +129,68 @@ impl Board {
     }
 }
 
+/// Notes why nobody can ask, until somebody can.
+fn unheard(keeper: &Keeper, address: &str, why: &dyn std::fmt::Display) {
+    let note = Some(format!("nobody can ask at {address}: {why}"));
+    let mut state = keeper.state();
+    if state.unheard != note {
+        tracing::warn!(address, %why, "the address of the job cannot be used");
+        state.unheard = note;
+        drop(state);
+        keeper.wake();
+    }
+}
+
+/// The certificate, once it can be used.
+async fn certificate(keeper: &Keeper, address: &str) -> Option<Arc<ServerTls>> {
+    let files = keeper.spec.listen_tls.clone()?;
+    loop {
+        let files = files.clone();
+        let loaded = tokio::task::spawn_blocking(move || files.load()).await;
+        match loaded.unwrap_or_else(|error| Err(error.to_string())) {
+            Ok(tls) => return Some(tls),
+            Err(why) => unheard(keeper, address, &why),
+        }
+        keeper.clock.sleep(RETRY).await;
+    }
+}
+
 /// Answers on the job's address, for as long as the controller lives.
 pub(crate) async fn listen(keeper: Arc<Keeper>) {
     let Some(address) = keeper.spec.listen.clone() else { return };
+    let tls = certificate(&keeper, &address).await;
+    let mut keeping = JoinSet::new();
+    if let Some(tls) = &tls {
+        // Ends with the set.
+        keeping.spawn(tls.clone().keep(keeper.clock.clone(), CancellationToken::new()));
+    }
     let listener = loop {
         match TcpListener::bind(&address).await {
             Ok(listener) => break listener,
             Err(error) => {
                 // The controller before may be about to end.
-                let note = format!("nobody can ask at {address}: {error}");
-                if !keeper.state().notes.contains(&note) {
-                    tracing::warn!(address, %error, "the address of the old agents cannot be used");
-                    keeper.state().notes.push(note);
-                }
+                unheard(&keeper, &address, &error);
                 keeper.clock.sleep(RETRY).await;
             }
         }
     };
+    if keeper.state().unheard.take().is_some() {
+        keeper.wake();
+    }
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((socket, peer)) => {
-                let keeper = keeper.clone();
+                let (keeper, tls) = (keeper.clone(), tls.clone());
                 connections.spawn(async move {
-                    connection(keeper, socket, peer).await;
+                    let _ = socket.set_nodelay(true);
+                    match door::shake(tls.as_deref(), socket, peer, &keeper.clock, HEAD).await {
+                        Some(Came::Plain(stream, caller)) => connection(keeper, stream, caller).await,
+                        Some(Came::Safe(stream, caller)) => connection(keeper, stream, caller).await,
+                        None => {}
+                    }
                     drop(place);
                 });
             }
@@ -162,23 +201,28 @@ pub(crate) async fn listen(keeper: Arc<Keeper>) {
     }
 }
 
-async fn connection(keeper: Arc<Keeper>, socket: TcpStream, peer: SocketAddr) {
-    let _ = socket.set_nodelay(true);
+async fn connection<S>(keeper: Arc<Keeper>, stream: S, caller: Caller)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(move |request| {
         let keeper = keeper.clone();
-        async move { Ok::<_, std::convert::Infallible>(answer(&keeper, request, peer).await) }
+        async move { Ok::<_, std::convert::Infallible>(answer(&keeper, request, caller).await) }
     });
     // A peer that hangs up is an everyday event.
     let _ = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
-        .serve_connection(TokioIo::new(socket), service)
+        .serve_connection(TokioIo::new(stream), service)
         .await;
 }
 
-async fn answer(keeper: &Arc<Keeper>, request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
+async fn answer(keeper: &Arc<Keeper>, request: Request<Incoming>, caller: Caller) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
+    if !keeper.spec.may_come(caller, &path) {
+        return door::in_the_clear(keeper.spec.listen_tls.is_some());
+    }
     if path == "/dashboard" || path.starts_with("/dashboard/") {
         let query = query(head.uri.query().unwrap_or_default());
         return match head.method {
@@ -187,7 +231,7 @@ async fn answer(keeper: &Arc<Keeper>, request: Request<Incoming>, peer: SocketAd
         };
     }
     if path.starts_with("/v2/") {
-        if !may(keeper, &head.headers, peer) {
+        if !may(keeper, &head.headers, caller) {
             let text = "these paths are answered on loopback, or with the token of `listen_token`\n";
             return with(StatusCode::UNAUTHORIZED, "text/plain", text.to_owned());
         }
@@ -216,9 +260,9 @@ async fn read(keeper: &Keeper, body: Incoming) -> Option<Bytes> {
 }
 
 /// Whether somebody may ask the paths of ours: with the token, or without one from this machine.
-fn may(keeper: &Keeper, headers: &http::HeaderMap, peer: SocketAddr) -> bool {
+fn may(keeper: &Keeper, headers: &http::HeaderMap, caller: Caller) -> bool {
     use subtle::ConstantTimeEq;
-    let Some(wanted) = &keeper.spec.listen_token else { return peer.ip().is_loopback() };
+    let Some(wanted) = &keeper.spec.listen_token else { return caller.is_here() };
     let Ok(wanted) = wanted.read() else { return false };
     let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let given = given.and_then(|given| given.strip_prefix("Bearer ")).unwrap_or_default();

@@ -1,12 +1,12 @@
 //! The HTTP clients: one for each way in which agents are verified, so that connections to a node are used again.
 
 use std::error::Error;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::{Certificate, Client, Identity};
+use windlass_tls::Stamp;
 
 use crate::spec::Tls;
 
@@ -17,11 +17,9 @@ const IDLE: Duration = Duration::from_secs(4);
 /// Clients that are kept; the oldest goes first.
 const MOST: usize = 16;
 
-/// What the files of a client were when they were read.
-type Stamp = Vec<Option<(u64, i64, i64)>>;
-
 struct Kept {
     tls: Tls,
+    /// What the files were when they were read.
     stamp: Stamp,
     client: Client,
 }
@@ -45,9 +43,7 @@ pub(crate) fn of(tls: &Tls) -> Result<Client, String> {
 }
 
 fn stamp(tls: &Tls) -> Stamp {
-    let one = |path: &Path| std::fs::metadata(path).ok().map(|meta| (meta.len(), meta.mtime(), meta.mtime_nsec()));
-    let paths = [&tls.ca, &tls.certificate, &tls.key];
-    paths.into_iter().flatten().map(|path| one(path)).collect()
+    Stamp::of([&tls.ca, &tls.certificate, &tls.key].into_iter().flatten())
 }
 
 fn make(tls: &Tls) -> Result<Client, String> {

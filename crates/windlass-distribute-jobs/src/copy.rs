@@ -4,6 +4,7 @@
 //! same transfer. The task ends only when the agent says that the transfer has ended, or has said nothing for so long
 //! that it counts as gone: until then its source stays taken.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,6 +23,7 @@ use windlass_model::progress::Progress;
 
 use crate::COPY;
 use crate::agent::{Agent, CallFault, Deleted, failure};
+use crate::keeper::{Keeper, Keepers};
 use crate::order::{self, CopyOrder};
 use crate::spec::{DistributeSpec, Serves, Wire};
 
@@ -34,7 +36,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A transfer that does not come forward for so long is cancelled; its agent gives it up sooner.
 const STALLED: Duration = Duration::from_secs(300);
 
-pub(crate) struct CopyTask;
+/// The node is down, and never heard of the order: neither the file nor the node's source is to blame.
+pub(crate) const NODE_DOWN: &str = "node_down";
+
+pub(crate) struct CopyTask(pub(crate) Arc<Keepers>);
 
 /// Where the bytes come from.
 fn source(spec: &DistributeSpec, order: &CopyOrder) -> Source {
@@ -67,22 +72,83 @@ fn transfer(spec: &DistributeSpec, order: &CopyOrder, id: String) -> TransferOrd
 /// How far a transfer is, seen from here.
 struct Follow<'a> {
     cx: &'a TaskContext,
+    /// The controller, if it is in this process: it knows which nodes are down.
+    keeper: Option<Arc<Keeper>>,
+    spec: &'a DistributeSpec,
+    /// The address of the node that it reads.
+    source: &'a str,
     agent: Agent,
     order: TransferOrder,
     grace: Duration,
 }
 
 impl Follow<'_> {
+    /// Gives the order. A node that does not answer is perhaps about to be back: it is asked again until it counts as
+    /// down, or, if the order may have come there, for the grace.
+    async fn give(&self, heard: Duration, mut came: bool) -> Result<TransferReport, Failure> {
+        let cx = self.cx;
+        let mut pause = PAUSE;
+        let mut nudged = false;
+        loop {
+            cx.progress(Progress::bytes(0, Some(self.order.size)));
+            let fault = match cx.outside("order", self.agent.order(&self.order)).await? {
+                Ok(report) => return Ok(report),
+                Err(fault) => fault,
+            };
+            let silent = cx.clock().monotonic().saturating_sub(heard);
+            match &fault {
+                CallFault::Unreached(_) if !came => {
+                    let node = &self.agent.address;
+                    let down = self.keeper.as_ref().is_some_and(|keeper| keeper.is_down(node));
+                    if down || silent > self.grace {
+                        let name = &self.order.name;
+                        let text = format!("node {node} is down, and was never told to fetch {name}: {fault}");
+                        return Err(Failure::permanent(NODE_DOWN, text));
+                    }
+                    // The controller may not know yet that it is away.
+                    if let Some(keeper) = self.keeper.as_ref().filter(|_| !std::mem::replace(&mut nudged, true)) {
+                        keeper.look_at(node);
+                    }
+                }
+                CallFault::Unreached(_) | CallFault::NoAnswer | CallFault::Broken(_) | CallFault::Odd(_) => {
+                    came = true;
+                    if silent > self.grace {
+                        return Err(self.lost(&fault));
+                    }
+                }
+                _ => return Err(self.fault("ordering the transfer", &fault)),
+            }
+            cx.sleep(pause).await?;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Tells the agent when the transfer may go faster or slower than it was told last.
+    async fn keep_pace(&self, told: &mut Option<Option<u64>>) -> Result<(), Failure> {
+        let wanted = self.spec.bits_per_second(self.source, self.cx.clock().wall().as_second());
+        if *told != Some(wanted) {
+            match self.cx.outside("pace", self.agent.pace(&self.order.id, wanted)).await? {
+                Ok(()) => *told = Some(wanted),
+                // It is told in the next turn.
+                Err(fault) => tracing::debug!(%fault, node = self.agent.address, "a transfer keeps its speed"),
+            }
+        }
+        Ok(())
+    }
+
     /// Gives the order and waits for its end.
     async fn to_the_end(&self) -> Result<TransferReport, Failure> {
         let cx = self.cx;
-        let given = cx.outside("order", self.agent.order(&self.order)).await?;
-        let mut report = given.map_err(|fault| self.fault("ordering the transfer", &fault))?;
+        let first = cx.effects().is_empty();
+        let mut report = self.give(cx.clock().monotonic(), !first).await?;
+        // Whoever gave it before may have changed it.
+        let mut told = first.then_some(self.order.bits_per_second);
         let mut heard = cx.clock().monotonic();
         let mut moved = (heard, report.bytes);
         let mut pause = PAUSE;
         while !report.state.ended() {
             cx.progress(Progress::bytes(report.bytes, Some(self.order.size)));
+            self.keep_pace(&mut told).await?;
             cx.may_go_on()?;
             let asked = tokio::select! {
                 biased;
@@ -102,22 +168,14 @@ impl Follow<'_> {
                     }
                 }
                 // The agent was set back: the order begins anew, and nothing is there twice.
-                Ok(None) => match cx.outside("order", self.agent.order(&self.order)).await? {
-                    Ok(new) => (report, heard) = (new, now),
-                    Err(fault) => return Err(self.fault("ordering the transfer again", &fault)),
-                },
+                Ok(None) => {
+                    report = self.give(now, true).await?;
+                    (heard, told) = (cx.clock().monotonic(), Some(self.order.bits_per_second));
+                }
                 Err(CallFault::Refused { code, status, message }) if code == "stale_term" || status == 401 => {
                     return Err(self.fault("asking after the transfer", &CallFault::Refused { status, code, message }));
                 }
-                Err(fault) if now.saturating_sub(heard) > self.grace => {
-                    let text = format!(
-                        "node {} has not said for {} s how far the transfer of {} is: {fault}",
-                        self.agent.address,
-                        self.grace.as_secs(),
-                        self.order.name
-                    );
-                    return Err(Failure::permanent("node_lost", text));
-                }
+                Err(fault) if now.saturating_sub(heard) > self.grace => return Err(self.lost(&fault)),
                 Err(_) => {
                     cx.sleep(pause).await?;
                     pause = (pause * 2).min(LONGEST_PAUSE);
@@ -125,6 +183,17 @@ impl Follow<'_> {
             }
         }
         Ok(report)
+    }
+
+    /// Nobody knows how far the transfer is.
+    fn lost(&self, fault: &CallFault) -> Failure {
+        let text = format!(
+            "node {} has not said for {} s how far the transfer of {} is: {fault}",
+            self.agent.address,
+            self.grace.as_secs(),
+            self.order.name
+        );
+        Failure::permanent("node_lost", text)
     }
 
     /// Cancels the transfer and waits until it has ended, or for the grace.
@@ -182,9 +251,9 @@ impl TaskType for CopyTask {
 
     fn policy(&self) -> Policy {
         Policy {
-            attempts: 3,
-            backoff_ms: 500,
-            backoff_cap_ms: 5_000,
+            attempts: 6,
+            backoff_ms: 1_000,
+            backoff_cap_ms: 15_000,
             stall_ms: 15 * 60_000,
             poison_after: 50,
             ..Policy::default()
@@ -207,8 +276,15 @@ impl TaskType for CopyTask {
             parameters: json!(transfer),
         };
         cx.intend(vec![intent]).await?;
-        let follow = Follow { cx, agent, order: transfer, grace: spec.revoke_grace() };
-        let report = follow.to_the_end().await?;
+        let (keeper, grace) = (self.0.get(cx.job()), spec.revoke_grace());
+        let follow = Follow { cx, keeper, spec: &spec, source: &order.source, agent, order: transfer, grace };
+        let report = match follow.to_the_end().await {
+            Err(failure) if failure.code == NODE_DOWN => {
+                cx.settle(0, EffectEvent::Gone).await?;
+                return Err(failure);
+            }
+            ended => ended?,
+        };
         if let Err(failure) = follow.check(&report) {
             cx.settle(0, EffectEvent::Gone).await?;
             return Err(failure);

@@ -140,6 +140,13 @@ pub fn import(old: &Value) -> Result<Imported, String> {
         "bits_per_second": above(number("tasker.task_copy_speed_bps")?, 10_000_000),
         "dry_run": true,
     });
+    if listen.parse().is_ok_and(|address: std::net::SocketAddr| !address.ip().is_loopback()) {
+        spec["old_wire_plain"] = json!(true);
+        notes.push(format!(
+            "`listen_addr`: old agents have no TLS, so what they ask at {listen}, and the pages, are answered in the \
+             clear; give `listen_tls` and take `old_wire_plain` out when none of them is left"
+        ));
+    }
     if let Some(folder) = text("watch_dir") {
         spec["inputs"]["events"] = json!(folder);
     }
@@ -205,6 +212,16 @@ mod tests {
         for key in ["log_dir", "tasker.tasker_sleep_sec", "runner.setup_runs.eventRuns", "colour"] {
             assert!(imported.notes.iter().any(|note| note.contains(key)), "{key}: {:#?}", imported.notes);
         }
+    }
+
+    #[test]
+    fn a_controller_that_old_agents_reach_over_a_network_stays_one() {
+        let mut old = old();
+        old["Listen_Addr"] = json!("10.20.1.9:8080");
+        let imported = import(&old).unwrap();
+        assert_eq!(crate::spec::check(&imported.spec), Vec::new());
+        assert_eq!(imported.spec["old_wire_plain"], true);
+        assert!(imported.notes.iter().any(|note| note.contains("in the clear")), "{:#?}", imported.notes);
     }
 
     #[test]

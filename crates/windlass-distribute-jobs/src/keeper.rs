@@ -126,6 +126,7 @@ impl Keeper {
             input_fault: Some("the catalogue has not been read yet".to_owned()),
             malformed: Vec::new(),
             notes: Vec::new(),
+            unheard: None,
             origin_read: false,
             settling: HashMap::new(),
             taken_in: std::collections::HashSet::new(),
@@ -197,6 +198,21 @@ impl Keeper {
     /// Asks for a look at a node.
     pub(crate) fn nudge(&self, place: NodeIx) {
         self.nudges[place.index()].notify_one();
+    }
+
+    /// Whether a node counts as down.
+    pub(crate) fn is_down(&self, address: &str) -> bool {
+        let state = self.state();
+        let place = state.world.fleet.find(address);
+        place.is_some_and(|place| state.sights[place.index()].looked && !state.world.node(place).up)
+    }
+
+    /// Asks for a look at the node of an address.
+    pub(crate) fn look_at(&self, address: &str) {
+        let place = self.state().world.fleet.find(address);
+        if let Some(place) = place {
+            self.nudge(place);
+        }
     }
 
     /// The agent of a node.

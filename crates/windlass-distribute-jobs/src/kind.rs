@@ -82,7 +82,11 @@ impl Kind for DistributeKind {
     }
 
     fn task_types(&self) -> Vec<Arc<dyn TaskType>> {
-        vec![Arc::new(CopyTask), Arc::new(DeleteTask), Arc::new(LegacyCopyTask(self.keepers.clone()))]
+        vec![
+            Arc::new(CopyTask(self.keepers.clone())),
+            Arc::new(DeleteTask),
+            Arc::new(LegacyCopyTask(self.keepers.clone())),
+        ]
     }
 
     fn summarize(&self, _: &Value, ends: &[TaskEnd]) -> Value {

@@ -8,7 +8,7 @@
 //! * `state` is what is known, `memory` what is kept of it on disk, `plan` makes orders of it, `round` tasks of those.
 //! * `copy`, `delete` and `legacy` are the tasks. Each asks once more, right before it acts, whether what it was decided
 //!   on is still so.
-//! * `board` answers old agents and people, `pages` is what people see, `status` what the job's page draws.
+//! * `board` answers old agents and people at the `door`, `pages` is what people see, `status` what the job's page draws.
 
 mod agent;
 pub mod ask;
@@ -17,6 +17,7 @@ mod changes;
 mod client;
 mod copy;
 mod delete;
+mod door;
 mod feeds;
 mod holder;
 pub mod import;
@@ -36,6 +37,7 @@ mod state;
 mod status;
 mod tally;
 
+pub use door::ListenTls;
 pub use feeds::{Inputs, OriginFolders};
 pub use kind::DistributeKind;
 pub use pace::Bandwidth;

@@ -62,7 +62,7 @@ pub(crate) fn plan(
 ) -> Planned {
     state.world.now = now;
     let mut alarms: Vec<String> = state.input_fault.iter().cloned().collect();
-    alarms.extend(state.notes.iter().cloned());
+    alarms.extend(state.notes.iter().chain(&state.unheard).cloned());
     alarms.extend(stale(state));
     state.world.settings.freeze = freeze(state, spec, now, &mut alarms);
     let parked: Vec<FileId> = state.parked().collect();

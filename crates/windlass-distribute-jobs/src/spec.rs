@@ -17,6 +17,7 @@ use windlass_engine::shape;
 use windlass_model::Failure;
 use windlass_model::quantity::Span;
 
+use crate::door::ListenTls;
 use crate::feeds::Inputs;
 use crate::pace::Bandwidth;
 
@@ -252,6 +253,12 @@ pub struct DistributeSpec {
     /// `IP:PORT` on which old agents ask for their tasks, and where the pages are. Old agents need it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen: Option<String>,
+    /// The certificate that is shown there. Beyond this machine it is needed, unless old agents alone ask there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_tls: Option<ListenTls>,
+    /// What old agents ask, the pages among it, is answered there in the clear: they have no TLS.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub old_wire_plain: bool,
     /// The token that paths below `/v2/` there want. Without it they are answered to this machine only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen_token: Option<SecretFrom>,
@@ -376,9 +383,6 @@ impl DistributeSpec {
         if !self.nodes.iter().any(|node| node.source) || !self.nodes.iter().any(|node| node.destination) {
             fault("/nodes".to_owned(), "at least one source and one destination are needed".to_owned());
         }
-        if let Some(listen) = self.listen.as_ref().filter(|listen| listen.parse::<std::net::SocketAddr>().is_err()) {
-            fault("/listen".to_owned(), format!("`{listen}` is no address: write it as IP:PORT"));
-        }
         if self.rules.limit_percent > 100 {
             fault("/rules/limit_percent".to_owned(), "a node cannot use more than 100 % of its disk".to_owned());
         }
@@ -391,6 +395,7 @@ impl DistributeSpec {
             let text = "1 to 64 of the letters, digits, `-`, `_` and `.` are needed".to_owned();
             fault("/controller".to_owned(), text);
         }
+        self.listen_faults(faults);
         self.inputs.faults(faults);
     }
 

@@ -122,6 +122,8 @@ pub(crate) struct State {
     pub(crate) malformed: Vec<(&'static str, Malformed)>,
     /// What people should know of the inputs, a line each.
     pub(crate) notes: Vec<String>,
+    /// Why nobody can ask where the job answers, as long as that is so.
+    pub(crate) unheard: Option<String>,
     /// Whether the origin was listed.
     pub(crate) origin_read: bool,
     /// Ended errands whose node was not looked at since, by task.
@@ -275,7 +277,11 @@ impl State {
             }
             self.seen_until = self.seen_until.max(at);
             let Some(errand) = self.errand(&end.task.task_type, &end.task.input) else { continue };
-            let began = !matches!(end.outcome, Outcome::Ignored { .. });
+            let began = match &end.outcome {
+                Outcome::Ignored { .. } => false,
+                Outcome::Failed { failure } => failure.code != crate::copy::NODE_DOWN,
+                _ => true,
+            };
             match &errand {
                 Errand::Copy { file, source, destination } => {
                     let Some(place) = self.world.fleet.find(destination) else { continue };
@@ -321,6 +327,10 @@ impl State {
     }
 
     fn failed(&mut self, file: FileId, source: &str, place: NodeIx, code: &str, now: i64) {
+        // Nobody has tried: another node, or this one when it is back, may have it at once.
+        if code == crate::copy::NODE_DOWN && !self.world.node(place).up {
+            return;
+        }
         let tries = self.tries.entry(file).or_default();
         *tries = tries.saturating_add(1);
         let wait = FIRST_WAIT << (*tries - 1).min(6);

@@ -11,6 +11,7 @@ mod metrics;
 mod node;
 mod old_agents;
 mod pace;
+mod patience;
 mod real;
 mod rig;
 mod rounds;

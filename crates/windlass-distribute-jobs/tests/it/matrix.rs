@@ -64,8 +64,8 @@ impl Kind for Masked {
     }
 }
 
-/// One file is missing, one is there twice.
-async fn case() -> Case {
+/// One file is missing, one is there twice: on a node that is emptied, and on the one that takes everything.
+async fn ground() -> (Arc<Rig>, Value, String) {
     let rig = Arc::new(Rig::new(&[("A.mpg", 100), ("B.mpg", 100)]));
     let source = rig.nodes.start(1_000, &[]).await;
     let a = rig.nodes.start(1_000, &[("B.mpg", 100)]).await;
@@ -74,25 +74,54 @@ async fn case() -> Case {
     let mut spec = rig.spec(&source, &[&a, &b]);
     spec["nodes"][1]["drain"] = json!(true);
     spec["watch"]["patience"] = json!("20s");
+    (rig, spec, b)
+}
+
+async fn case() -> Case {
+    let (rig, spec, _) = ground().await;
     over(rig, spec, JoinSet::new())
 }
 
 /// The same with an old agent on the node that takes everything.
 async fn old_case() -> Case {
-    let rig = Arc::new(Rig::new(&[("A.mpg", 100), ("B.mpg", 100)]));
-    let source = rig.nodes.start(1_000, &[]).await;
-    let a = rig.nodes.start(1_000, &[("B.mpg", 100)]).await;
-    let b = rig.nodes.start(2_000, &[("B.mpg", 100)]).await;
-    let mut spec = rig.spec(&source, &[&a, &b]);
+    let (rig, mut spec, b) = ground().await;
     let listen = free().await;
     spec["listen"] = json!(listen);
     spec["nodes"][0]["serves"] = json!("program");
-    spec["nodes"][1]["drain"] = json!(true);
-    spec["watch"]["patience"] = json!("20s");
     spec["nodes"][2]["wire"] = json!("legacy");
     let mut playing = JoinSet::new();
     playing.spawn(agent(rig.clone(), listen, b, true));
     over(rig, spec, playing)
+}
+
+/// The same with an old agent on the node that is emptied.
+async fn old_delete() -> Case {
+    let (rig, mut spec, _) = ground().await;
+    spec["listen"] = json!(free().await);
+    spec["nodes"][1]["wire"] = json!("legacy");
+    over(rig, spec, JoinSet::new())
+}
+
+/// Two copies, the second one of which comes from the node that has the first.
+async fn from_holder() -> Case {
+    let rig = Arc::new(Rig::new(&[("A.mpg", 100)]));
+    let source = rig.nodes.start(1_000, &[]).await;
+    let (a, b) = (rig.nodes.start(1_000, &[]).await, rig.nodes.start(1_000, &[]).await);
+    let mut spec = rig.spec(&source, &[&a, &b]);
+    (spec["rules"]["copies"], spec["rules"]["copy_from_holders"]) = (json!(2), json!(true));
+    spec["watch"]["patience"] = json!("20s");
+    over(rig, spec, JoinSet::new())
+}
+
+/// A better file pushes a worse one out: its copy waits for the delete.
+async fn displaced() -> Case {
+    let rig = Arc::new(Rig::new(&[("A.mpg", 100), ("B.mpg", 100)]));
+    rig.nodes.may_lose();
+    let source = rig.nodes.start(1_000, &[]).await;
+    let a = rig.nodes.start(150, &[("B.mpg", 100)]).await;
+    let mut spec = rig.spec(&source, &[&a]);
+    spec["watch"]["patience"] = json!("20s");
+    over(rig, spec, JoinSet::new())
 }
 
 fn over(rig: Arc<Rig>, spec: Value, playing: JoinSet<()>) -> Case {
@@ -131,4 +160,19 @@ async fn a_copy_and_a_delete_that_are_killed_anywhere_end_as_if_they_had_not_bee
 #[tokio::test]
 async fn a_copy_by_an_old_agent_ends_so_too() {
     matrix(old_case, 3, "A.mpg,B.mpg | 0 copies, 1 deletes").await;
+}
+
+#[tokio::test]
+async fn a_delete_on_an_old_agent_ends_so_too() {
+    matrix(old_delete, 3, "1 copies, 1 deletes").await;
+}
+
+#[tokio::test]
+async fn a_copy_from_a_node_that_holds_the_file_ends_so_too() {
+    matrix(from_holder, 3, "A.mpg ; A.mpg | 2 copies, 0 deletes").await;
+}
+
+#[tokio::test]
+async fn a_copy_that_waits_for_a_delete_ends_so_too() {
+    matrix(displaced, 3, "A.mpg | 1 copies, 1 deletes").await;
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use windlass_clock::SharedClock;
-use windlass_distribute::wire::agent::{Name, Source, TransferOrder, version_of};
+use windlass_distribute::wire::agent::{Name, Source, TransferOrder, TransferPatch, version_of};
 
 /// How a node misbehaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,6 +72,10 @@ struct Shared {
     loses: bool,
     /// Of each transfer its source, when it began and when it will have ended.
     busy: Vec<(String, Duration, Duration)>,
+    /// What transfers under way were told of their speed.
+    paces: Vec<Option<u64>>,
+    /// Who takes the connections of each node.
+    doors: BTreeMap<String, tokio::task::AbortHandle>,
 }
 
 /// All nodes.
@@ -91,6 +95,8 @@ impl Nodes {
             limit: 1,
             loses: false,
             busy: Vec::new(),
+            paces: Vec::new(),
+            doors: BTreeMap::new(),
         };
         Self(Arc::new(Mutex::new(shared)), Arc::default())
     }
@@ -108,7 +114,7 @@ impl Nodes {
         let files = files.iter().map(|(name, size)| (name.as_bytes().to_vec(), (*size, 1))).collect();
         self.lock().disks.insert(address.clone(), Disk { files, total, generation: 1, ..Disk::default() });
         let (this, own) = (self.clone(), address.clone());
-        self.1.lock().unwrap().spawn(async move {
+        let door = self.1.lock().unwrap().spawn(async move {
             let mut open = tokio::task::JoinSet::new();
             loop {
                 let Ok((socket, _)) = listener.accept().await else { return };
@@ -118,7 +124,18 @@ impl Nodes {
                 });
             }
         });
+        self.lock().doors.insert(address.clone(), door);
         address
+    }
+
+    /// Nobody takes connections there any more.
+    pub(crate) fn close(&self, address: &str) {
+        self.lock().doors[address].abort();
+    }
+
+    /// What transfers under way were told of their speed.
+    pub(crate) fn paces(&self) -> Vec<Option<u64>> {
+        self.lock().paces.clone()
     }
 
     /// How long transfers take from now on.
@@ -417,6 +434,19 @@ impl Nodes {
                 let wait = parameter("wait").and_then(|wait| wait.parse().ok()).unwrap_or(0);
                 let wait = (report["revision"].as_u64() <= Some(seen)).then_some(Duration::from_secs(wait));
                 Answer { wait, ..Answer::json(200, &report) }
+            }
+            ("PATCH", route) if route.starts_with("/v2/transfers/") => {
+                let patch: TransferPatch = serde_json::from_slice(body).unwrap();
+                shared.paces.push(patch.bits_per_second);
+                let Some(transfer) = shared.disks.get_mut(own).unwrap().transfers.get_mut(&route[14..]) else {
+                    return Answer::json(404, &Value::Null);
+                };
+                // Without a limit it takes no time at all.
+                if patch.bits_per_second.is_none() {
+                    transfer.until = now;
+                }
+                shared.settle();
+                Answer::json(200, &shared.report(own, &route[14..], now).unwrap())
             }
             ("DELETE", route) if route.starts_with("/v2/transfers/") => {
                 if let Some(transfer) = shared.disks.get_mut(own).unwrap().transfers.get_mut(&route[14..])

@@ -118,7 +118,8 @@ async fn agents_as_they_are_get_every_file_once_though_they_and_the_controller_a
     let mut readers = JoinSet::new();
     readers.spawn(read(folders.clone(), rig.clock.clone(), seen.clone()));
     let mut spec = rig.spec(&source.address, &[&nodes[0].address, &nodes[1].address]);
-    spec["watch"] = json!({ "every": "200ms", "patience": "10s", "listing": "20s" });
+    // A node that is away for a moment is not down yet: it is asked again each two seconds, and three times.
+    spec["watch"] = json!({ "every": "16s", "patience": "10s", "listing": "20s" });
     // A node that is killed comes back: its transfer goes on, and is not given up.
     (spec["revoke_grace"], spec["bits_per_second"]) = (json!("60s"), json!(BITS_PER_SECOND));
     spec["rules"]["max_outbound_per_source"] = json!(2);
@@ -136,13 +137,6 @@ async fn agents_as_they_are_get_every_file_once_though_they_and_the_controller_a
         node.go_on().await;
     }
     assert!(in_the_middle > 0, "nobody was killed in the middle");
-    // An order that reached nobody, because its node was just dead, is given again after a minute.
-    for _ in 0..2 {
-        let begun = rig.clock.monotonic();
-        while placed() < FILES && rig.clock.monotonic() - begun < crate::rig::LONGEST {
-            rig.clock.sleep(Duration::from_millis(20)).await;
-        }
-    }
     rig.until("all are placed", async || placed() == FILES).await;
     rig.settled(job).await;
     readers.shutdown().await;
@@ -151,12 +145,12 @@ async fn agents_as_they_are_get_every_file_once_though_they_and_the_controller_a
     }
     let view = windlass_engine::view::job(&rig.store, engine.kinds(), job, rig.clock.wall()).await.unwrap();
     let failed = view.tasks.iter().filter_map(|task| match task.status.outcome() {
-        Some(Outcome::Failed { failure }) if failure.code != "no_answer" => Some(format!("{}: {failure}", task.name)),
+        Some(Outcome::Failed { failure }) => Some(format!("{}: {failure}", task.name)),
         _ => None,
     });
     let failed: Vec<String> = failed.collect();
     assert!(failed.is_empty(), "{failed:?}");
-    assert!(view.counts.succeeded + view.counts.failed <= 2 * FILES as u64, "nothing is copied again and again");
+    assert_eq!(view.counts.succeeded, FILES as u64, "nothing is copied again");
     let (reads, wrong) = seen.lock().unwrap().clone();
     println!("{reads} reads of public names");
     assert!(reads > 0 && wrong.is_empty(), "{wrong:?}");

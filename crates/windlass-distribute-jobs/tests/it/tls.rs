@@ -139,3 +139,40 @@ async fn another_authority_another_name_and_no_tls_at_all_are_told() {
     spec["tls"] = json!({ "ca": rig.path("nowhere.pem") });
     told(&rig, spec, "nowhere.pem").await;
 }
+
+#[tokio::test]
+async fn a_job_answers_over_tls_with_a_certificate_that_may_change() {
+    windlass_blob::install_crypto_provider();
+    let ours = authority("ours");
+    let rig = Rig::new(&[("A.mpg", 100)]);
+    std::fs::write(rig.path("ca.pem"), ours.pem()).unwrap();
+    let issue = || {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &ours).unwrap();
+        std::fs::write(rig.path("key"), key.serialize_pem()).unwrap();
+        std::fs::write(rig.path("certificate"), certificate.pem()).unwrap();
+    };
+    let (source, node) = (rig.nodes.start(1_000, &[]).await, rig.nodes.start(1_000, &[]).await);
+    let mut spec = rig.spec(&source, &[&node]);
+    let listen = crate::old_agents::free().await;
+    spec["listen"] = json!(listen);
+    spec["listen_tls"] = json!({ "certificate": rig.path("certificate"), "key": rig.path("key") });
+    let engine = rig.engine().await;
+    let job = rig.submit(&engine, spec).await;
+    // Nobody can ask before there is one.
+    let told = rig.alarm(job, "nobody can ask at").await;
+    assert!(told[0].contains("certificate"), "{told:?}");
+    issue();
+    let name = windlass_distribute::wire::agent::Name::new(*b"A.mpg").unwrap();
+    let (at, ca) = (format!("https://{listen}"), rig.path("ca.pem"));
+    let why = async || windlass_distribute_jobs::ask::why(&at, &name, None, Some(&ca)).await;
+    rig.until("it answers", async || why().await.is_ok()).await;
+    assert_eq!(why().await.unwrap()["rank"], 1);
+    let stranger = windlass_distribute_jobs::ask::why(&at, &name, None, None).await.unwrap_err();
+    assert!(stranger.to_string().contains("is not believed"), "{stranger}");
+    let plain = reqwest::Client::builder().no_proxy().build().unwrap();
+    for path in ["/v2/plan", "/tasks", "/dashboard"] {
+        let answer = plain.get(format!("http://{listen}{path}")).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 426, "{path}");
+    }
+}

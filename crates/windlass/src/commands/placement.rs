@@ -41,9 +41,12 @@ pub(crate) struct ImportArgs {
 pub(crate) struct WhyArgs {
     /// The name of the file, as it is on the nodes
     file: String,
-    /// The `listen` address of the job
+    /// The `listen` address of the job; with https:// before it where the job has `listen_tls`
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "IP:PORT")]
     controller: String,
+    /// The authority, in PEM, that its certificate is verified with, instead of the system's
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// The environment variable that holds the token of `listen_token`
     #[arg(long, value_name = "NAME")]
     token_env: Option<String>,
@@ -102,7 +105,7 @@ pub(super) async fn why(app: &App, args: &WhyArgs) -> anyhow::Result<Exit> {
     let name = Name::new(args.file.as_bytes())
         .map_err(|why| Problem::usage(format!("{:?} is no name of a file: it {why}", args.file)))?;
     let token = args.token_env.clone().map(SecretFrom::Env);
-    let answer = ask::why(&args.controller, &name, token.as_ref()).await?;
+    let answer = ask::why(&args.controller, &name, token.as_ref(), args.ca.as_deref()).await?;
     let text = || {
         let list = |key: &str| answer[key].as_array().cloned().unwrap_or_default();
         let words = |values: Vec<Value>| values.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>();
