@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use windlass_model::{Digest, Failure};
 
 use crate::graph;
-use crate::spec::RecoverSpec;
+use crate::spec::{RecoverSpec, SiteRef};
 
 /// A group and its plan, as documents that are compared and kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub fn of(spec: &Value) -> Result<Record, Failure> {
         None => read.only.iter().map(|name| json!({ "name": name })).collect(),
     };
     let site = read.inventory.as_ref().map(|inventory| inventory.site.as_str());
-    let site = site.or(read.source.as_ref().map(|source| source.name()));
+    let site = site.or(read.source.as_ref().map(SiteRef::name));
     let members =
         json!({ "group": read.group, "site": site, "instances": instances, "rpo": spec["rpo"], "rto": spec["rto"] });
     let mut plan = spec.clone();
@@ -73,7 +73,7 @@ fn compare(place: &str, old: &Value, new: &Value, found: &mut Vec<String>) {
 mod tests {
     use super::*;
 
-    fn spec(extra: Value) -> Value {
+    fn spec(extra: &Value) -> Value {
         let mut spec = json!({
             "group": "shop", "target": "b", "rto": "1h",
             "inventory": { "site": "a", "taken_at": "2026-03-01T02:00:00Z", "instances": [
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_record_says_who_is_protected_and_how_and_by_which_inventory() {
-        let record = of(&spec(json!({}))).unwrap();
+        let record = of(&spec(&json!({}))).unwrap();
         assert_eq!(record.group, "shop");
         assert_eq!(record.members["instances"], json!([{ "id": "i1", "name": "db" }, { "id": "i2", "name": "web" }]));
         assert_eq!((&record.members["site"], &record.members["rto"]), (&json!("a"), &json!("1h")));
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn what_is_different_is_named_by_its_place() {
-        let (old, new) = (of(&spec(json!({}))).unwrap(), of(&spec(json!({ "rto": "2h", "only": ["db"] }))).unwrap());
+        let (old, new) = (of(&spec(&json!({}))).unwrap(), of(&spec(&json!({ "rto": "2h", "only": ["db"] }))).unwrap());
         assert_eq!(differences(&old.plan, &new.plan), ["/only", "/rto"]);
         assert_eq!(differences(&old.members, &new.members), ["/instances", "/rto"]);
         assert_eq!(differences(&old.plan, &old.plan), Vec::<String>::new());

@@ -150,9 +150,9 @@ async fn answers_swallowed_while_it_is_copied_and_removed_change_nothing_in_the_
         let before = rig.b.objects();
         let rule = Rule::once(method, path, what.clone());
         if method == "GET" {
-            a.fail(rule.clone())
+            a.fail(rule.clone());
         } else {
-            rig.b.fail(rule.clone())
+            rig.b.fail(rule.clone());
         }
         let (engine, job, view) = rig.run().await;
         assert_eq!(troubles(&view), Vec::<String>::new(), "{rule:?}");

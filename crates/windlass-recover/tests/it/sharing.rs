@@ -1,9 +1,10 @@
 //! Six jobs of three groups that share a project, networks and a router, under random commands and kills. Whatever
-//! happens: nothing is made twice, nothing that a job needs goes, and nothing is left when all are undone.
+//! happens: nothing is made twice, nothing that a job needs goes, and nothing is left when all are undone but what those
+//! need that were confirmed.
 //!
 //! `WINDLASS_ROUNDS=200` runs more rounds, `WINDLASS_SEED=7` one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use serde_json::{Value, json};
 use windlass_clock::{Entropy, Seeded};
 use windlass_engine::{Command, CommandReply, Engine, JobRequest, view};
 use windlass_model::JobId;
-use windlass_model::job::JobState;
+use windlass_model::effect::EffectState;
+use windlass_model::job::{Closing, JobState, JobStatus};
 use windlass_sim_cloud::{Rule, What};
 use windlass_store::{keys, read_all};
 
@@ -23,6 +25,10 @@ const JOBS: usize = 6;
 const ACTS: u64 = 24;
 /// A round takes seconds; on a busy machine more.
 const PATIENCE: Duration = Duration::from_secs(240);
+
+fn is_confirmed(status: &JobStatus) -> bool {
+    status.state == JobState::Finished && status.closing == Some(Closing::Confirm)
+}
 
 struct Round {
     rig: Rig,
@@ -125,6 +131,8 @@ impl Round {
                     7 => Command::Cancel { undo: false },
                     8 => Command::retry(),
                     9 => Command::Pause { until: None },
+                    // What it needs stays for good.
+                    10 => Command::Confirm,
                     _ => Command::Resume,
                 };
                 let name = command.name();
@@ -173,11 +181,16 @@ impl Round {
             .collect();
         for job in self.jobs.clone() {
             let status = view::status(&*self.rig.store, job).await.map_err(|error| error.to_string())?;
-            if status.state != JobState::Completed {
+            let confirmed = is_confirmed(&status);
+            if status.state != JobState::Completed && !confirmed {
                 continue;
             }
             let engine = self.engine().await;
             let summary = self.rig.summary(&engine, job).await;
+            // Of what failed a confirm keeps nothing.
+            if confirmed && summary["recovered"] != 1 {
+                continue;
+            }
             for (kind, list) in summary["resources"].as_object().into_iter().flatten() {
                 let known = matches!(kind.as_str(), "tenant" | "network" | "subnet" | "router" | "security_group");
                 for one in list.as_array().into_iter().flatten().filter(|one| known && one["state"] == "succeeded") {
@@ -202,9 +215,12 @@ impl Round {
         self.rest().await?;
         self.compare().await?;
         for job in self.jobs.clone() {
-            for _ in 0..3 {
+            let confirm = self.pick(8) == 0;
+            for n in 0..3 {
                 let engine = self.engine().await;
-                let _ = engine.command(job, Command::Undo, None).await;
+                let command = if confirm && n == 0 { Command::Confirm } else { Command::Undo };
+                self.note(format!("in the end: {} {job}", command.name()));
+                let _ = engine.command(job, command, None).await;
                 let waited = windlass_clock::deadline(&*self.rig.clock, PATIENCE, engine.wait(job)).await;
                 let status = waited.map_err(|_| format!("the undo of {job} does not end"))?;
                 if status.map_err(|error| error.to_string())?.state == JobState::Finished {
@@ -213,6 +229,7 @@ impl Round {
             }
             self.compare().await?;
         }
+        let (mut confirmed, mut kept) = (0, BTreeSet::new());
         for job in self.jobs.clone() {
             let engine = self.engine().await;
             let view =
@@ -220,6 +237,19 @@ impl Round {
             if view.status.state != JobState::Finished {
                 return Err(format!("{job} is {}: {:?}", view.status.state.as_str(), troubles(&view)));
             }
+            let was_confirmed = is_confirmed(&view.status);
+            confirmed += usize::from(was_confirmed);
+            let effects = view.tasks.iter().flat_map(|task| &task.effects);
+            let stays = |state| state == EffectState::Kept || (was_confirmed && state == EffectState::Made);
+            kept.extend(effects.filter(|effect| stays(effect.state)).map(|effect| effect.key.clone()));
+        }
+        let strange: Vec<String> = self.rig.b.marks().into_keys().filter(|mark| !kept.contains(mark)).collect();
+        if !strange.is_empty() {
+            return Err(format!("left over, and no ledger keeps it: {strange:?}"));
+        }
+        if confirmed > 0 {
+            println!("{confirmed} of {JOBS} jobs were confirmed");
+            return self.compare().await;
         }
         let mut left = self.rig.b.objects();
         left.retain(|object| !before.contains(object));
