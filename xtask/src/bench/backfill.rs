@@ -12,7 +12,7 @@ use crate::{parts, run};
 
 /// The example program of windlass-backfill.
 const EXAMPLE: &str = "bench_backfill";
-/// The peers, as pip knows them, in the versions that were tried.
+/// The peers, as pip knows them, in versions that go together.
 const PACKAGES: [&str; 4] = ["duckdb==2.0.0", "polars==2.1.0", "deltalake==1.6.6", "pyarrow==26.0.1"];
 /// MiB that a merge may hold, all days that are merged at a time together.
 const MEMORY: &str = "176";
