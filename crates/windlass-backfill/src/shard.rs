@@ -139,8 +139,16 @@ impl TaskType for ShardTask {
 impl ShardTask {
     async fn drain(&self, cx: &TaskContext, work: &Work) -> Result<Place, Failure> {
         let kept = cx.last_checkpoint().and_then(|kept| serde_json::from_value::<Place>(kept.clone()).ok());
+        let run_of = |n: u64| format!("{}-{}-{n}", cx.job(), cx.spec().id).to_lowercase();
         let mut place = match kept {
-            Some(place) => place,
+            Some(mut place) => {
+                // Whether it was committed is known from the table: what is left of it goes, or belongs to it, before the
+                // same name stands for what comes next.
+                let run = run_of(place.n);
+                let cleaning = run::clean(&work.table, &run, work.shard, &work.around);
+                stage(&self.0, cx, work, &mut place.sums, "trim", cleaning).await?;
+                place
+            }
             None => {
                 let archive = cx.input().get("archive").and_then(Value::as_bool).unwrap_or(false);
                 let archive_to = if archive { Some(work.archive_to(cx).await?) } else { None };
@@ -151,7 +159,7 @@ impl ShardTask {
         loop {
             cx.may_go_on()?;
             cx.checkpoint(json!(place)).await?;
-            let run = format!("{}-{}-{}", cx.job(), cx.spec().id, place.n).to_lowercase();
+            let run = run_of(place.n);
             let order = Order {
                 run: run.clone(),
                 shard: work.shard,

@@ -15,6 +15,9 @@ use crate::plan::RunPlan;
 pub struct DayResult {
     /// The day.
     pub day: Day,
+    /// The plan that it was merged by.
+    #[serde(default)]
+    pub plan: String,
     /// Files that go, if any do; also those of which other rows count from now on.
     pub removes: Vec<Add>,
     /// Files that come, new ones first; also those of which other rows count from now on.

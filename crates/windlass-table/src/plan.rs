@@ -67,6 +67,9 @@ pub struct DayPlan {
 pub struct RunPlan {
     /// The run.
     pub run: String,
+    /// Tells it from other plans of the run, which a death may have made necessary.
+    #[serde(default)]
+    pub id: String,
     /// The shard.
     pub shard: u32,
     /// The version it rests on.

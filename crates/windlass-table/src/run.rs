@@ -177,6 +177,7 @@ pub async fn plan(table: &Table, order: &Order, around: &Around) -> Result<Optio
     counts.stale += stale;
     let plan = RunPlan {
         run: order.run.clone(),
+        id: format!("{:032x}", around.entropy.next_u128()),
         shard: order.shard,
         base_version: snapshot.version,
         window: sorted.window,
@@ -343,7 +344,8 @@ where
     F: Future<Output = Result<()>>,
 {
     let name = key(&plan.run, &format!("{day}.json"));
-    if let Some(done) = get_json::<DayResult>(table, &name).await? {
+    // What an earlier plan of the run came to has other rows, and may be committed.
+    if let Some(done) = get_json::<DayResult>(table, &name).await?.filter(|done| done.plan == plan.id) {
         return Ok(done);
     }
     let planned = plan.days.iter().find(|planned| planned.day == day);
@@ -369,6 +371,7 @@ where
     let bytes_read = planned.base.iter().map(|add| u64::try_from(add.size).unwrap_or(0)).sum::<u64>() + planned.bytes;
     let mut result = DayResult {
         day,
+        plan: plan.id.clone(),
         removes: Vec::new(),
         adds: Vec::new(),
         objects: Vec::new(),
@@ -446,7 +449,7 @@ pub async fn commit(table: &Table, plan: &RunPlan, around: &Around) -> Result<Fi
     let mut results = Vec::with_capacity(plan.days.len());
     for day in &plan.days {
         let result: Option<DayResult> = get_json(table, &key(&plan.run, &format!("{}.json", day.day))).await?;
-        results.push(result.ok_or_else(|| {
+        results.push(result.filter(|result| result.plan == plan.id).ok_or_else(|| {
             TableError::Changed(format!("what merging {} came to is gone from run {}", day.day, plan.run))
         })?);
     }
