@@ -39,6 +39,9 @@ impl ErrorClass {
     }
 }
 
+/// The detail that says that a failure cancels the job.
+const CANCELS: &str = "cancels_the_job";
+
 /// A failure of a task, a plan or a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -100,6 +103,18 @@ impl Failure {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// Says that what the whole job was for is gone: when the task has failed, the job is cancelled with this reason.
+    #[must_use]
+    pub fn cancelling_the_job(self) -> Self {
+        self.detail(CANCELS, true)
+    }
+
+    /// Whether the job is cancelled when the task has failed for good.
+    #[must_use]
+    pub fn cancels_the_job(&self) -> bool {
+        self.details.get(CANCELS) == Some(&serde_json::Value::Bool(true))
     }
 
     /// Adds the chain of causes below `error`, not `error` itself.

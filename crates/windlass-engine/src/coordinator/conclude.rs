@@ -149,7 +149,13 @@ impl Coordinator {
                 self.image.log(&mut self.batch, now, Level::Error, "task.failed", Some(id), |name| {
                     format!("{name} failed: {failure}")
                 });
-                self.image.end_badly(&mut self.batch, id, TaskEvent::Failed(Box::new(failure)), now)
+                let cancels = failure.cancels_the_job();
+                self.image.end_badly(&mut self.batch, id, TaskEvent::Failed(Box::new(failure)), now)?;
+                if cancels && self.image.status.state == JobState::Running {
+                    self.image.move_job(&mut self.batch, JobEvent::Cancel { undo: false }, now)?;
+                    self.interrupt_all();
+                }
+                Ok(())
             }
             Verdict::PauseJob => {
                 self.image.log(&mut self.batch, now, Level::Error, "job.attention", Some(id), |name| {
