@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
+use windlass_blob::{Environment, Settings};
 use windlass_engine::kind::{Kind, PlanContext, SpecFault, TaskEnd, TaskType};
 use windlass_engine::reconcile::{Reconcile, ReconcileContext, Reconciled};
 use windlass_model::Failure;
@@ -24,7 +25,15 @@ pub struct BackfillKind {
 
 impl Default for BackfillKind {
     fn default() -> Self {
-        Self { shared: Arc::new(Shared::new(Figures::of_process())) }
+        Self::with_stores(Environment::process(), Settings::default())
+    }
+}
+
+impl BackfillKind {
+    /// With credentials from elsewhere than the environment of this process, and with more or less patience with stores.
+    #[must_use]
+    pub fn with_stores(environment: Environment, settings: Settings) -> Self {
+        Self { shared: Arc::new(Shared::new(Figures::of_process(), environment, settings)) }
     }
 }
 
@@ -75,7 +84,7 @@ impl Kind for BackfillKind {
     }
 
     async fn reconcile(&self, cx: &ReconcileContext) -> Result<Reconciled, Failure> {
-        standing::round(&self.shared.keepers, &self.shared.figures, cx).await
+        standing::round(&self.shared, cx).await
     }
 
     async fn plan(&self, cx: &PlanContext, spec: &Value) -> Result<Plan, Failure> {

@@ -26,6 +26,8 @@ mod watch;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use windlass_blob::{Context, Environment, Settings};
+use windlass_clock::{SharedClock, SharedEntropy};
 use windlass_model::JobId;
 use windlass_table::run::Order;
 
@@ -39,28 +41,38 @@ pub use spec::{Action, BackfillSpec, Keep};
 pub(crate) struct Shared {
     pub(crate) figures: Arc<Figures>,
     pub(crate) keepers: standing::Keepers,
+    /// Where credentials come from.
+    environment: Environment,
+    /// How patient stores are.
+    settings: Settings,
     memory: Memory,
-    /// Of jobs that say themselves how much they may have.
-    own: Mutex<HashMap<JobId, Memory>>,
+    /// By job: its part of that, or memory of its own if it says itself how much it may have.
+    jobs: Mutex<HashMap<JobId, Memory>>,
 }
 
-/// Jobs with memory of their own that are remembered at a time.
-const OWN: usize = 64;
+/// Jobs whose memory is remembered at a time, beside those that hold some.
+const JOBS: usize = 64;
 
 impl Shared {
-    fn new(figures: Arc<Figures>) -> Self {
+    fn new(figures: Arc<Figures>, environment: Environment, settings: Settings) -> Self {
         let memory = Memory::new(memory::DEFAULT, figures.clone());
-        Self { figures, keepers: standing::Keepers::default(), memory, own: Mutex::default() }
+        Self { figures, keepers: standing::Keepers::default(), environment, settings, memory, jobs: Mutex::default() }
+    }
+
+    /// What stores need around them.
+    pub(crate) fn context(&self, clock: SharedClock, entropy: SharedEntropy) -> Context {
+        Context::process(clock, entropy).with_environment(self.environment.clone()).with_settings(self.settings)
     }
 
     /// The memory that a job's tasks share in this process.
     pub(crate) fn memory(&self, job: JobId, limit: Option<u64>) -> Memory {
-        let Some(limit) = limit else { return self.memory.clone() };
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        if own.len() >= OWN && !own.contains_key(&job) {
-            own.retain(|_, memory| memory.is_held());
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        if jobs.len() >= JOBS && !jobs.contains_key(&job) {
+            jobs.retain(|_, memory| memory.is_held());
         }
-        own.entry(job).or_insert_with(|| Memory::new(limit, self.figures.clone())).clone()
+        let fresh =
+            || limit.map_or_else(|| self.memory.with_account(), |limit| Memory::new(limit, self.figures.clone()));
+        jobs.entry(job).or_insert_with(fresh).clone()
     }
 }
 
@@ -78,11 +90,4 @@ pub(crate) fn plan_needs(_: &Order) -> u64 {
 /// Memory that merging a day gets at best, by the size of its rows to merge. It keeps within what it gets.
 pub(crate) fn merge_needs(patch_bytes: u64) -> u64 {
     patch_bytes.saturating_mul(windlass_table::MERGE_PER_BYTE).saturating_add(windlass_table::MERGE_FIXED).min(MERGE)
-}
-
-/// Memory that this process has, as far as its system says.
-pub(crate) fn resident() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
 }

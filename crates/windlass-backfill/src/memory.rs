@@ -22,6 +22,8 @@ pub struct Memory {
     places: Arc<Semaphore>,
     units: u64,
     held: Arc<Held>,
+    /// Of those who have come by the same way as this.
+    account: Arc<Held>,
     figures: Arc<Figures>,
 }
 
@@ -31,11 +33,25 @@ struct Held {
     most: AtomicU64,
 }
 
+impl Held {
+    /// Returns how much it is now.
+    fn take(&self, bytes: u64) -> u64 {
+        let now = self.now.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.most.fetch_max(now, Ordering::Relaxed);
+        now
+    }
+
+    fn give_back(&self, bytes: u64) -> u64 {
+        self.now.fetch_sub(bytes, Ordering::Relaxed).saturating_sub(bytes)
+    }
+}
+
 /// Memory that is set aside until this is dropped.
 #[derive(Debug)]
 pub struct Share {
     bytes: u64,
     held: Arc<Held>,
+    account: Arc<Held>,
     figures: Arc<Figures>,
     _places: OwnedSemaphorePermit,
 }
@@ -50,8 +66,8 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let before = self.held.now.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.figures.memory(before.saturating_sub(self.bytes));
+        self.account.give_back(self.bytes);
+        self.figures.memory(self.held.give_back(self.bytes));
     }
 }
 
@@ -62,7 +78,13 @@ impl Memory {
         let most = u64::try_from(Semaphore::MAX_PERMITS).unwrap_or(u64::MAX).min(u64::from(u32::MAX));
         let units = (bytes / UNIT).clamp(1, most);
         let places = Arc::new(Semaphore::new(usize::try_from(units).unwrap_or(1)));
-        Self { places, units, held: Arc::default(), figures }
+        Self { places, units, held: Arc::default(), account: Arc::default(), figures }
+    }
+
+    /// The same memory. What is set aside by way of it is counted by itself, too.
+    #[must_use]
+    pub fn with_account(&self) -> Self {
+        Self { account: Arc::default(), ..self.clone() }
     }
 
     /// Sets memory aside, and waits until there is as much.
@@ -76,15 +98,21 @@ impl Memory {
             }
         };
         let bytes = units * UNIT;
-        let now = self.held.now.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        self.held.most.fetch_max(now, Ordering::Relaxed);
-        self.figures.memory(now);
-        Share { bytes, held: self.held.clone(), figures: self.figures.clone(), _places: places }
+        self.account.take(bytes);
+        self.figures.memory(self.held.take(bytes));
+        let (held, account) = (self.held.clone(), self.account.clone());
+        Share { bytes, held, account, figures: self.figures.clone(), _places: places }
     }
 
-    /// Whether anybody holds any.
+    /// Whether anybody holds any by way of this.
     pub(crate) fn is_held(&self) -> bool {
-        self.held.now.load(Ordering::Relaxed) > 0
+        self.account.now.load(Ordering::Relaxed) > 0
+    }
+
+    /// The most that was ever set aside at a time by way of this.
+    #[must_use]
+    pub fn peak(&self) -> u64 {
+        self.account.most.load(Ordering::Relaxed)
     }
 
     /// All of it.
@@ -124,5 +152,18 @@ mod tests {
         assert_eq!(largest, 10 << 20);
         assert!(memory.most_held() <= memory.bytes(), "{}", memory.most_held());
         assert_eq!(memory.held.now.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn what_each_way_had_at_most_is_known() {
+        let memory = Memory::new(10 << 20, Arc::default());
+        let (one, other) = (memory.with_account(), memory.with_account());
+        let first = one.share(3 << 20).await;
+        let second = other.share(2 << 20).await;
+        drop(one.share(4 << 20).await);
+        drop(first);
+        assert!(!one.is_held() && other.is_held());
+        drop(second);
+        assert_eq!((one.peak(), other.peak(), memory.most_held()), (7 << 20, 2 << 20, 9 << 20));
     }
 }

@@ -24,7 +24,7 @@ use windlass_table::plan::{DayPlan, RunPlan};
 use windlass_table::run::{self, Around, Order};
 
 use crate::Shared;
-use crate::tasks::{MOST_REPLANS, Work, failure};
+use crate::tasks::{MOST_REPLANS, Work, failure, until_told};
 
 /// The task that brings a shard's log to its end.
 pub(crate) const SHARD: &str = "backfill.shard";
@@ -55,7 +55,7 @@ struct Sums {
     committed_version: Option<i64>,
     counters: BTreeMap<String, u64>,
     stages_ms: BTreeMap<String, u64>,
-    resident: u64,
+    peak: u64,
 }
 
 impl Sums {
@@ -79,7 +79,7 @@ impl Sums {
     }
 }
 
-/// Takes the time of a stage, and looks how much memory the process has at its end.
+/// Takes the time of a stage, and looks how much memory the job has set aside at most until its end.
 async fn stage<T>(
     shared: &Shared,
     cx: &TaskContext,
@@ -93,7 +93,7 @@ async fn stage<T>(
     let took = cx.clock().monotonic().saturating_sub(begun);
     shared.figures.stage(&work.table.descriptor().name, work.shard, name, took.as_secs_f64());
     *sums.stages_ms.entry(name.to_owned()).or_default() += u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    sums.resident = sums.resident.max(crate::resident().unwrap_or(0));
+    sums.peak = sums.peak.max(work.memory.peak());
     done.map_err(|error| failure(&error))
 }
 
@@ -125,7 +125,7 @@ impl TaskType for ShardTask {
         output.insert("committed_version".to_owned(), place.sums.committed_version.into());
         output.insert("archived_to".to_owned(), place.archived_to.into());
         output.insert("stages_ms".to_owned(), json!(place.sums.stages_ms));
-        output.insert("resident_bytes".to_owned(), place.sums.resident.into());
+        output.insert("peak_reserved_bytes".to_owned(), place.sums.peak.into());
         output.insert("counters".to_owned(), json!(place.sums.counters));
         Ok(Finished::with(Value::Object(output)))
     }
@@ -169,7 +169,7 @@ impl ShardTask {
             let planned = {
                 let share = work.memory.share(crate::plan_needs(&order)).await;
                 let around = Around { memory: share.bytes(), ..work.around.clone() };
-                let planning = run::plan(&work.table, &order, &around);
+                let planning = until_told(cx, run::plan(&work.table, &order, &around));
                 stage(&self.0, cx, work, &mut place.sums, "plan", planning).await?
             };
             place.n += 1;
@@ -205,6 +205,7 @@ impl ShardTask {
         // Put together first: nothing runs before it is polled, two at a time.
         let all: Vec<_> = plan.days.iter().map(|day| merge(cx, work, plan_ref, day, ledger, &done)).collect();
         let merges = futures::stream::iter(all).buffer_unordered(AT_A_TIME).try_collect::<Vec<_>>();
+        let merges = until_told(cx, merges);
         let objects = stage(&self.0, cx, work, &mut place.sums, "merge", merges).await?;
         let n = ledger.number();
         let intent = Intent {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use windlass_blob::Context;
 use windlass_engine::reconcile::{ReconcileContext, Reconciled};
@@ -20,6 +20,7 @@ use windlass_table::late::waiting;
 use windlass_table::run::Around;
 use windlass_table::{Table, TableError};
 
+use crate::Shared;
 use crate::figures::Figures;
 use crate::shard::SHARD;
 use crate::spec::{BackfillSpec, Keep};
@@ -30,6 +31,9 @@ use crate::watch::{Due, Found, Mark, Rules, Watched, Why};
 const LOOKS: usize = 32;
 /// Logs that are shown.
 const SHOWN: usize = 50;
+
+/// A clock that goes otherwise than time by more than so many milliseconds between two rounds was set.
+const CLOCK_SET: i64 = 2_000;
 
 /// What all standing jobs of this process know.
 #[derive(Debug, Default)]
@@ -52,6 +56,8 @@ impl Keepers {
 #[derive(Debug, Default)]
 struct Keeper {
     term: u64,
+    /// How far the clock was ahead of the time that has passed, in milliseconds.
+    ahead: Option<i64>,
     /// By the name of the table.
     tables: BTreeMap<String, Kept>,
 }
@@ -67,7 +73,8 @@ struct Kept {
 }
 
 /// One round.
-pub(crate) async fn round(keepers: &Keepers, figures: &Figures, cx: &ReconcileContext) -> Result<Reconciled, Failure> {
+pub(crate) async fn round(shared: &Shared, cx: &ReconcileContext) -> Result<Reconciled, Failure> {
+    let (keepers, figures) = (&shared.keepers, &*shared.figures);
     let spec = BackfillSpec::parse(cx.spec())?;
     let keep = spec.keep.clone().unwrap_or_default();
     let keeper = if cx.is_preview() { Arc::default() } else { keepers.of(cx) };
@@ -75,8 +82,9 @@ pub(crate) async fn round(keepers: &Keepers, figures: &Figures, cx: &ReconcileCo
     if keeper.term != cx.term() {
         *keeper = Keeper { term: cx.term(), ..Keeper::default() };
     }
-    let context = Context::process(cx.clock().clone(), cx.entropy().clone());
+    let context = shared.context(cx.clock().clone(), cx.entropy().clone());
     let now = cx.clock().wall();
+    keeper.note_clock(now, cx.clock().monotonic());
     keeper.find(&spec, &context)?;
     keeper.note_ends(cx, now).await;
     keeper.mark(now)?;
@@ -112,6 +120,17 @@ pub(crate) fn place(home: &str, shard: u32) -> String {
 }
 
 impl Keeper {
+    /// Finds out whether the clock was set.
+    fn note_clock(&mut self, now: Timestamp, passed: Duration) {
+        let ahead = now.as_millisecond().saturating_sub(i64::try_from(passed.as_millis()).unwrap_or(i64::MAX));
+        let by = self.ahead.map_or(0, |before| ahead.saturating_sub(before));
+        if by.abs() > CLOCK_SET {
+            let shards = self.tables.values_mut().flat_map(|kept| &mut kept.shards);
+            shards.for_each(|shard| shard.clock_was_set(SignedDuration::from_millis(by)));
+        }
+        self.ahead = Some(ahead);
+    }
+
     /// Which tables there are.
     fn find(&mut self, spec: &BackfillSpec, context: &Context) -> Result<(), Failure> {
         let homes: Vec<PathBuf> = match &spec.tables {
@@ -286,6 +305,7 @@ impl Keeper {
             "running": running,
             "due": left,
             "troubled": troubled,
+            "settled": running == 0 && left == 0 && all().all(|(_, _, watched, _)| watched.is_settled()),
             "shown": logs,
         });
         (summary, status)

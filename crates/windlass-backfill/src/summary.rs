@@ -71,16 +71,16 @@ pub(crate) fn summarize(ends: &[TaskEnd]) -> Value {
         summary.extend(kept.map(|name| (name.to_owned(), plan[name].clone())));
     }
     summary.insert("days".to_owned(), days(ends, &committed));
-    let (mut stages, mut resident) = (BTreeMap::<&str, u64>::new(), 0);
+    let (mut stages, mut peak) = (BTreeMap::<&str, u64>::new(), 0);
     for (name, task) in [("plan", PLAN), ("merge", MERGE), ("commit", COMMIT), ("trim", TRIM)] {
         for output in outputs(task) {
             *stages.entry(name).or_default() += output["ms"].as_u64().unwrap_or(0);
-            resident = resident.max(output["resident_bytes"].as_u64().unwrap_or(0));
+            peak = peak.max(output["peak_reserved_bytes"].as_u64().unwrap_or(0));
         }
     }
     // Merges go on side by side: their time is the sum of what each took.
     summary.insert("duration_ms".to_owned(), json!(stages));
-    summary.insert("peak_memory_bytes".to_owned(), resident.into());
+    summary.insert("peak_reserved_bytes".to_owned(), peak.into());
     let failed = ends.iter().rev().find_map(|end| match &end.outcome {
         Some(Outcome::Failed { failure }) => Some(failure.to_string()),
         _ => None,
@@ -141,7 +141,7 @@ pub(crate) fn standing(ends: &[TaskEnd]) -> Value {
     }
     summary.extend(counters.into_iter().map(|(name, value)| (name, value.into())));
     summary.insert("duration_ms".to_owned(), json!(stages));
-    let resident = outputs().filter_map(|output| output["resident_bytes"].as_u64()).max();
-    summary.insert("peak_memory_bytes".to_owned(), resident.unwrap_or(0).into());
+    let peak = outputs().filter_map(|output| output["peak_reserved_bytes"].as_u64()).max();
+    summary.insert("peak_reserved_bytes".to_owned(), peak.unwrap_or(0).into());
     Value::Object(summary)
 }

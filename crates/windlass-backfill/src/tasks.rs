@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use serde_json::{Value, json};
-use windlass_blob::Context;
 use windlass_engine::TaskContext;
 use windlass_engine::context::Intent;
 use windlass_engine::kind::{Finished, TaskType};
@@ -20,7 +20,7 @@ use windlass_table::{Day, Table, TableError};
 
 use crate::memory::Memory;
 use crate::spec::{Action, BackfillSpec};
-use crate::{Shared, merge_needs, plan_needs, resident};
+use crate::{Shared, merge_needs, plan_needs};
 
 /// The task that looks what waits.
 pub(crate) const PLAN: &str = "backfill.plan";
@@ -31,6 +31,8 @@ pub(crate) const COMMIT: &str = "backfill.commit";
 /// The task that deletes what nobody needs any more.
 pub(crate) const TRIM: &str = "backfill.trim";
 
+/// The code of failures of which the cause is that the table was dropped.
+const DROPPED: &str = "dropped";
 /// Runs that one job makes when others change the table all the time.
 pub(crate) const MOST_REPLANS: u64 = 20;
 
@@ -56,7 +58,7 @@ impl Work {
         // Tasks of standing jobs say themselves which log they are for.
         let home = cx.input().get("table").and_then(Value::as_str).map_or_else(|| spec.home(), PathBuf::from);
         let shard = cx.input().get("shard").and_then(Value::as_u64).and_then(|shard| u32::try_from(shard).ok());
-        let context = Context::process(cx.clock().clone(), cx.entropy().clone());
+        let context = shared.context(cx.clock().clone(), cx.entropy().clone());
         let table = Table::open(&home, &context).map_err(|error| failure(&error))?;
         let mut around = Around::new(cx.clock().clone(), cx.entropy().clone(), cx.work_dir().clone());
         let cancelled = cx.cancelled().clone();
@@ -66,12 +68,12 @@ impl Work {
         Ok(Self { spec, table, shard, around, memory, shared: shared.clone(), begun })
     }
 
-    /// Counts the time of a stage that has ended, and says how long it took and how much memory the process has.
+    /// Counts the time of a stage that has ended, and says how long it took and how much memory the job has had at most.
     fn ended(&self, cx: &TaskContext, stage: &'static str, output: &mut Value) {
         let took = cx.clock().monotonic().saturating_sub(self.begun);
         self.shared.figures.stage(&self.table.descriptor().name, self.shard, stage, took.as_secs_f64());
         output["ms"] = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).into();
-        output["resident_bytes"] = resident().unwrap_or(0).into();
+        output["peak_reserved_bytes"] = self.memory.peak().into();
     }
 
     /// Up to when to archive now, in seconds since 1970.
@@ -99,6 +101,45 @@ pub(crate) fn failure(error: &TableError) -> Failure {
     Failure::new(error.code(), class, error.to_string())
 }
 
+/// What a task of a job for one table ended with. A table that was dropped meanwhile ends the whole job, and what its run
+/// had made is deleted.
+async fn ending(cx: &TaskContext, shared: &Shared, done: Result<Finished, Failure>) -> Result<Finished, Failure> {
+    let Err(failure) = done else { return done };
+    if failure.code != DROPPED {
+        return Err(failure);
+    }
+    // What was about to be done is not done, or is undone here.
+    for effect in cx.effects().iter().filter(|effect| effect.state == EffectState::Intended) {
+        cx.settle(effect.n, EffectEvent::Gone).await?;
+    }
+    let run = Work::run(cx).unwrap_or_else(|_| run_of(cx, round(cx)));
+    let home = BackfillSpec::parse(cx.job_spec())?.home();
+    let context = shared.context(cx.clock().clone(), cx.entropy().clone());
+    if let Err(error) = run::abandon(&home, &run, &context).await {
+        cx.warn("abandon", format!("what run {run} had made was not deleted: {error}")).await;
+    }
+    Err(failure.hint("nothing was merged into it; rows that waited went with it").cancelling_the_job())
+}
+
+/// Does something that may be cut short anywhere, and is when the task is told to stop: a store may take long to answer.
+pub(crate) fn until_told<'a, T: Send + 'a>(
+    cx: &'a TaskContext,
+    doing: impl Future<Output = Result<T, TableError>> + Send + 'a,
+) -> BoxFuture<'a, Result<T, TableError>> {
+    Box::pin(async move {
+        tokio::select! {
+            biased;
+            () = cx.cancelled().cancelled() => Err(TableError::Cancelled),
+            done = doing => done,
+        }
+    })
+}
+
+/// The name of the run that a round makes.
+fn run_of(cx: &TaskContext, round: u64) -> String {
+    format!("{}-{round}", cx.job()).to_lowercase()
+}
+
 fn round(cx: &TaskContext) -> u64 {
     cx.input().get("round").and_then(Value::as_u64).unwrap_or(0)
 }
@@ -114,25 +155,15 @@ fn plan_task(cx: &TaskContext, round: u64, replans: u64) -> TaskSpec {
         .requires(cx.spec().id)
 }
 
-#[async_trait]
-impl TaskType for PlanTask {
-    fn name(&self) -> &'static str {
-        PLAN
-    }
-
-    fn changes_outside(&self) -> bool {
-        // It writes what its followers read, under a name of its own beside the table, which nobody else looks at.
-        false
-    }
-
-    async fn run(&self, cx: &TaskContext) -> Result<Finished, Failure> {
+impl PlanTask {
+    async fn go(&self, cx: &TaskContext) -> Result<Finished, Failure> {
         let work = Work::of(cx, &self.0)?;
         let round = round(cx);
         // Who looks for a preview, or for the first time, also says how late the rows are.
         let waits = if round == 0 { Some(late::waiting(&work.table, work.shard, &work.around).await) } else { None };
         let waits = waits.transpose().map_err(|error| failure(&error))?;
         let order = Order {
-            run: format!("{}-{round}", cx.job()).to_lowercase(),
+            run: run_of(cx, round),
             shard: work.shard,
             archive_to: archive_to(&work, cx).await?,
             most_bytes: work.spec.most_bytes(),
@@ -140,7 +171,7 @@ impl TaskType for PlanTask {
         let planned = {
             let share = work.memory.share(plan_needs(&order)).await;
             let around = Around { memory: share.bytes(), ..work.around.clone() };
-            run::plan(&work.table, &order, &around).await.map_err(|error| failure(&error))?
+            until_told(cx, run::plan(&work.table, &order, &around)).await.map_err(|error| failure(&error))?
         };
         let Some(plan) = planned else {
             return Ok(Finished::with(json!({ "round": round, "nothing": true })));
@@ -186,6 +217,22 @@ impl TaskType for PlanTask {
     }
 }
 
+#[async_trait]
+impl TaskType for PlanTask {
+    fn name(&self) -> &'static str {
+        PLAN
+    }
+
+    fn changes_outside(&self) -> bool {
+        // It writes what its followers read, under a name of its own beside the table, which nobody else looks at.
+        false
+    }
+
+    async fn run(&self, cx: &TaskContext) -> Result<Finished, Failure> {
+        ending(cx, &self.0, self.go(cx).await).await
+    }
+}
+
 /// Up to when to archive. A later round goes on to where the first one wanted to.
 async fn archive_to(work: &Work, cx: &TaskContext) -> Result<Option<i64>, Failure> {
     // What is archived in the first round needs no archiving in those that only catch up with the log.
@@ -198,13 +245,8 @@ async fn archive_to(work: &Work, cx: &TaskContext) -> Result<Option<i64>, Failur
     work.archive_to(cx).await.map(Some)
 }
 
-#[async_trait]
-impl TaskType for MergeTask {
-    fn name(&self) -> &'static str {
-        MERGE
-    }
-
-    async fn run(&self, cx: &TaskContext) -> Result<Finished, Failure> {
+impl MergeTask {
+    async fn go(&self, cx: &TaskContext) -> Result<Finished, Failure> {
         let mut work = Work::of(cx, &self.0)?;
         let run = Work::run(cx)?;
         let day = cx.input().get("day").and_then(|day| serde_json::from_value::<Day>(day.clone()).ok());
@@ -234,7 +276,7 @@ impl TaskType for MergeTask {
         work.around.memory = share.bytes();
         // Waiting for others is no part of it.
         work.begun = cx.clock().monotonic();
-        let merging = run::merge_day(&work.table, &plan, day, &work.around, announce);
+        let merging = until_told(cx, run::merge_day(&work.table, &plan, day, &work.around, announce));
         let result = cx.outside("merge", merging).await?.map_err(|error| failure(&error))?;
         let receipt = |object: &Object| Some(json!({ "key": object.key, "bytes": object.bytes }));
         if announced.load(Ordering::Relaxed) {
@@ -264,6 +306,17 @@ impl TaskType for MergeTask {
         work.ended(cx, "merge", &mut output);
         Ok(Finished::with(output))
     }
+}
+
+#[async_trait]
+impl TaskType for MergeTask {
+    fn name(&self) -> &'static str {
+        MERGE
+    }
+
+    async fn run(&self, cx: &TaskContext) -> Result<Finished, Failure> {
+        ending(cx, &self.0, self.go(cx).await).await
+    }
 
     async fn undo(&self, _: &TaskContext) -> Result<Finished, Failure> {
         // What was committed is part of the table, and what was not is deleted by the task that trims.
@@ -271,13 +324,8 @@ impl TaskType for MergeTask {
     }
 }
 
-#[async_trait]
-impl TaskType for CommitTask {
-    fn name(&self) -> &'static str {
-        COMMIT
-    }
-
-    async fn run(&self, cx: &TaskContext) -> Result<Finished, Failure> {
+impl CommitTask {
+    async fn go(&self, cx: &TaskContext) -> Result<Finished, Failure> {
         let work = Work::of(cx, &self.0)?;
         let run = Work::run(cx)?;
         let plan = run::load_plan(&work.table, &run).await.map_err(|error| failure(&error))?;
@@ -341,6 +389,17 @@ impl TaskType for CommitTask {
         work.ended(cx, "commit", &mut output);
         Ok(Finished { output, add: vec![trim] })
     }
+}
+
+#[async_trait]
+impl TaskType for CommitTask {
+    fn name(&self) -> &'static str {
+        COMMIT
+    }
+
+    async fn run(&self, cx: &TaskContext) -> Result<Finished, Failure> {
+        ending(cx, &self.0, self.go(cx).await).await
+    }
 
     async fn undo(&self, _: &TaskContext) -> Result<Finished, Failure> {
         Err(Failure::permanent(
@@ -363,13 +422,8 @@ fn small(mut metrics: Value) -> Value {
     metrics
 }
 
-#[async_trait]
-impl TaskType for TrimTask {
-    fn name(&self) -> &'static str {
-        TRIM
-    }
-
-    async fn run(&self, cx: &TaskContext) -> Result<Finished, Failure> {
+impl TrimTask {
+    async fn go(&self, cx: &TaskContext) -> Result<Finished, Failure> {
         let work = Work::of(cx, &self.0)?;
         let run = Work::run(cx)?;
         let intent = Intent {
@@ -381,7 +435,12 @@ impl TaskType for TrimTask {
         };
         cx.intend(vec![intent]).await?;
         let cleaning = run::clean(&work.table, &run, work.shard, &work.around);
-        let trimmed = cx.outside("trim", cleaning).await?.map_err(|error| failure(&error))?;
+        let cleaned = cx.outside("trim", cleaning).await?;
+        if let Err(TableError::Dropped(_)) = &cleaned {
+            // There is nothing to trim any more.
+            cx.settle(0, EffectEvent::Gone).await?;
+        }
+        let trimmed = cleaned.map_err(|error| failure(&error))?;
         cx.settle(0, EffectEvent::Made { external_id: None, receipt: None }).await?;
         // Reading the table becomes quicker by it, and nothing else.
         if let Err(error) = run::checkpoint(&work.table, &work.around).await {
@@ -393,6 +452,17 @@ impl TaskType for TrimTask {
         let mut output = json!({ "log": trimmed.log, "deleted_outputs": trimmed.deleted_outputs });
         work.ended(cx, "trim", &mut output);
         Ok(Finished { output, add })
+    }
+}
+
+#[async_trait]
+impl TaskType for TrimTask {
+    fn name(&self) -> &'static str {
+        TRIM
+    }
+
+    async fn run(&self, cx: &TaskContext) -> Result<Finished, Failure> {
+        ending(cx, &self.0, self.go(cx).await).await
     }
 
     async fn undo(&self, _: &TaskContext) -> Result<Finished, Failure> {

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// First and longest pause after a run that failed.
 const FIRST_PAUSE: Duration = Duration::from_secs(15);
@@ -137,6 +137,25 @@ impl Watched {
         self.trouble.as_deref()
     }
 
+    /// The clock was set, and is so much further than it would be otherwise.
+    pub(crate) fn clock_was_set(&mut self, by: SignedDuration) {
+        let shift = |at: &mut Timestamp| *at = at.saturating_add(by).unwrap_or(*at);
+        if let Some((found, _, at)) = &mut self.found {
+            found.oldest.iter_mut().for_each(shift);
+            shift(at);
+        }
+        let moments =
+            [&mut self.grew, &mut self.changed, &mut self.archive_begun, &mut self.quiet_since, &mut self.not_before];
+        moments.into_iter().flatten().for_each(shift);
+    }
+
+    /// Whether everything that came is merged, and known to be.
+    pub(crate) fn is_settled(&self) -> bool {
+        let empty = self.mark.is_some_and(|mark| mark.segment == 0);
+        let merged = self.found.is_some_and(|(found, then, _)| found.bytes == 0 && self.mark == Some(then));
+        self.trouble.is_none() && (empty || merged)
+    }
+
     /// Takes in how long the log is now.
     pub(crate) fn see(&mut self, mark: Mark, now: Timestamp) {
         if self.mark == Some(mark) {
@@ -189,6 +208,8 @@ impl Watched {
     /// Takes in what reading it found.
     pub(crate) fn found(&mut self, found: Found, now: Timestamp) {
         let Some(mark) = self.mark else { return };
+        // What came by a clock that was ahead has waited since it was seen.
+        let found = Found { oldest: found.oldest.map(|oldest| oldest.min(now)), ..found };
         self.found = Some((found, mark, now));
         self.grew = None;
         (self.trouble, self.failures, self.not_before) = (None, 0, None);
@@ -366,6 +387,29 @@ mod tests {
         assert_eq!(log.trouble(), Some("the disk is full"));
         log.found(found(0, 0, false), now);
         assert_eq!(log.trouble(), None);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_makes_nothing_wait_longer_or_shorter() {
+        let day = SignedDuration::from_hours(24);
+        for (by, minutes) in [(day, 24 * 60), (-day, -24 * 60)] {
+            let mut log = Watched::default();
+            log.see(mark(100), at(0));
+            log.found(found(56, 0, true), at(0));
+            log.clock_was_set(by);
+            assert!(log.due(&rules(), at(minutes + 4)).is_none(), "{by}");
+            assert_eq!(log.due(&rules(), at(minutes + 5)).unwrap().why, Why::Age, "{by}");
+            let mut failed = Watched::default();
+            failed.see(mark(100), at(0));
+            failed.failed("the disk is full".to_owned(), at(0));
+            failed.clock_was_set(by);
+            assert!(failed.rests(at(minutes)) && !failed.rests(at(minutes + 1)), "{by}");
+        }
+        // Rows that came before the clock was set back carry its former time.
+        let mut log = Watched::default();
+        log.see(mark(100), at(0));
+        log.found(found(56, 24 * 60, true), at(0));
+        assert_eq!(log.due(&rules(), at(5)).unwrap().why, Why::Age);
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub enum TableError {
     /// The table changed meanwhile, or is not there any more.
     #[error("{0}")]
     Changed(String),
+    /// The table was dropped.
+    #[error("{0}")]
+    Dropped(String),
     /// Too much late data waits; the same batch may come again later.
     #[error(
         "{pending} bytes of rows wait to be merged, and {hard} is the limit of the table: nothing was taken in; run a backfill, then send the batch again"
@@ -79,7 +82,12 @@ impl TableError {
             }
             Self::Disk { cause, .. } => cause.kind() != std::io::ErrorKind::PermissionDenied,
             Self::Changed(_) | Self::Full { .. } | Self::Held(_) => true,
-            Self::Invalid(_) | Self::TooLarge(_) | Self::Damaged(_) | Self::Unsupported(_) | Self::Cancelled => false,
+            Self::Invalid(_)
+            | Self::TooLarge(_)
+            | Self::Damaged(_)
+            | Self::Dropped(_)
+            | Self::Unsupported(_)
+            | Self::Cancelled => false,
         }
     }
 
@@ -93,6 +101,7 @@ impl TableError {
             Self::Disk { .. } => "disk",
             Self::Damaged(_) => "damaged",
             Self::Changed(_) => "changed",
+            Self::Dropped(_) => "dropped",
             Self::Full { .. } => "full",
             Self::Held(_) => "held",
             Self::Unsupported(_) => "unsupported",
@@ -101,12 +110,26 @@ impl TableError {
     }
 }
 
+/// What a library was doing when the disk failed.
+fn disk_while(what: &impl std::fmt::Display, cause: std::io::Error) -> TableError {
+    TableError::Disk { what: "the disk failed:", path: PathBuf::from(what.to_string()), cause }
+}
+
 /// An error of the Arrow library while `what` was done.
 pub(crate) fn arrow(what: impl std::fmt::Display) -> impl FnOnce(arrow_schema::ArrowError) -> TableError {
-    move |error| TableError::Damaged(format!("{what}: {error}"))
+    move |error| match error {
+        arrow_schema::ArrowError::IoError(_, cause) => disk_while(&what, cause),
+        error => TableError::Damaged(format!("{what}: {error}")),
+    }
 }
 
 /// An error of the Parquet library while `what` was done. What object storage said on the way is handed on as it is.
 pub(crate) fn parquet(what: impl std::fmt::Display) -> impl FnOnce(parquet::errors::ParquetError) -> TableError {
-    move |error| TableError::Damaged(format!("{what}: {error}"))
+    move |error| match error {
+        parquet::errors::ParquetError::External(cause) => match cause.downcast::<std::io::Error>() {
+            Ok(cause) => disk_while(&what, *cause),
+            Err(cause) => TableError::Damaged(format!("{what}: {cause}")),
+        },
+        error => TableError::Damaged(format!("{what}: {error}")),
+    }
 }

@@ -11,13 +11,12 @@ use crate::day::Day;
 use crate::definition::{DAY_COLUMN, Definition, Layout};
 use crate::delta::DEFINITION;
 use crate::delta::{Action, Add, CommitInfo, DeltaLog, Metadata, Protocol, Snapshot, TableLog, Txn};
+use crate::dropped::{self, is_dropped};
 use crate::error::{Result, TableError};
 use crate::log::{Identity, Lsn};
 
 /// The file that makes a folder the home of a table.
-const DESCRIPTOR: &str = "table.json";
-/// Set when the table is dropped, so that whoever works on it stops.
-const DROPPED: &str = "windlass.dropped";
+pub(crate) const DESCRIPTOR: &str = "table.json";
 /// The property that lets a table have deletion vectors.
 const VECTORS: &str = "delta.enableDeletionVectors";
 
@@ -80,7 +79,7 @@ impl Table {
             )));
         }
         let snapshot = table.log.snapshot().await?;
-        if snapshot.metadata.as_ref().is_some_and(|metadata| metadata.configuration.contains_key(DROPPED)) {
+        if snapshot.metadata.is_some() && is_dropped(&snapshot) {
             return Err(TableError::invalid(format!(
                 "the data of a table that was dropped lies at {}; choose another place, or delete it there",
                 known.url
@@ -129,6 +128,7 @@ impl Table {
         std::fs::write(&fresh, text + "\n")
             .and_then(|()| std::fs::rename(&fresh, &path))
             .map_err(TableError::disk("write", path))?;
+        dropped::forget(home)?;
         Ok(table)
     }
 
@@ -177,6 +177,9 @@ impl Table {
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                if let Some(dropped) = dropped::find(home)? {
+                    return Err(dropped.error());
+                }
                 return Err(TableError::invalid(format!(
                     "there is no table in {}: {} is missing; `windlass table ls` shows which there are",
                     home.display(),
@@ -270,12 +273,11 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// [`TableError::Changed`] when it was dropped.
+    /// [`TableError::Dropped`].
     pub async fn snapshot(&self) -> Result<Snapshot> {
         let snapshot = self.log.snapshot().await?;
-        let gone = snapshot.metadata.as_ref().is_none_or(|metadata| metadata.configuration.contains_key(DROPPED));
-        if gone {
-            return Err(TableError::invalid(format!("the table {} was dropped", self.descriptor.name)));
+        if is_dropped(&snapshot) {
+            return Err(TableError::Dropped(format!("the table {} was dropped", self.descriptor.name)));
         }
         snapshot.may_write()?;
         Ok(snapshot)
@@ -378,36 +380,6 @@ impl Table {
             Ok(())
         })
         .await
-    }
-
-    /// Makes everybody who works on the table stop, and forgets it on this machine. `with_data` deletes its objects too.
-    ///
-    /// # Errors
-    ///
-    /// As [`Table::alter`].
-    pub async fn drop_table(self, with_data: bool, context: &Context) -> Result<()> {
-        match self.snapshot().await {
-            Ok(_) => {
-                self.alter("DROP TABLE", context, |metadata| {
-                    metadata.configuration.insert(DROPPED.to_owned(), "true".to_owned());
-                    Ok(())
-                })
-                .await?;
-            }
-            // Dropping goes on where an earlier attempt was cut short.
-            Err(TableError::Invalid(_)) => {}
-            Err(error) => return Err(error),
-        }
-        if with_data {
-            let listing = self.store().list("").await?;
-            // The log of versions goes last: while it is there, everybody sees that the table was dropped.
-            let (log, data): (Vec<_>, Vec<_>) =
-                listing.entries.into_iter().partition(|entry| entry.key.starts_with("_delta_log/"));
-            for entry in data.into_iter().chain(log) {
-                self.store().delete(&entry.key).await?;
-            }
-        }
-        std::fs::remove_dir_all(&self.home).map_err(TableError::disk("remove", &self.home))
     }
 
     /// A file that is in the table's place already, as an action.

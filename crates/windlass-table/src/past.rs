@@ -10,16 +10,7 @@ pub(crate) struct Past(Vec<(i64, i64)>);
 
 impl Past {
     pub(crate) async fn read(table: &Table) -> Result<Self> {
-        let mut pages = table.store().list_pages(&format!("{FOLDER}/"));
-        let mut found = Vec::new();
-        while let Some(page) = pages.next_page().await? {
-            for entry in page {
-                let name = entry.key.rsplit('/').next().and_then(|name| name.strip_suffix(".json"));
-                let version = name.filter(|name| name.len() == 20).and_then(|name| name.parse::<i64>().ok());
-                found.extend(version.map(|version| (version, entry.meta.modified.as_millisecond())));
-            }
-        }
-        let past = Self::of(found);
+        let past = Self::of(table.log().files().await?.entries);
         if past.0.is_empty() {
             let place = table.store().url().of_key(FOLDER);
             return Err(TableError::damaged(format!("{place} holds no entry of the table's log")));
@@ -27,7 +18,7 @@ impl Past {
         Ok(past)
     }
 
-    fn of(mut found: Vec<(i64, i64)>) -> Self {
+    pub(crate) fn of(mut found: Vec<(i64, i64)>) -> Self {
         found.sort_unstable();
         let mut latest = i64::MIN;
         for (_, at) in &mut found {
@@ -36,6 +27,16 @@ impl Past {
             *at = latest;
         }
         Self(found)
+    }
+
+    /// When the newest version was made at the latest.
+    pub(crate) fn newest(&self) -> Option<i64> {
+        self.0.last().map(|(_, at)| *at)
+    }
+
+    /// Whether it is known which versions there were at `moment`.
+    pub(crate) fn reaches(&self, moment: i64) -> bool {
+        self.0.first().is_some_and(|(version, at)| *version == 0 || *at <= moment)
     }
 
     /// The oldest version that somebody may be reading who has read nothing older than `moment`.
@@ -55,6 +56,13 @@ mod tests {
     fn a_version_is_needed_until_the_next_one_was_there_long_enough() {
         let past = Past::of(vec![(2, 300), (0, 100), (1, 200)]);
         assert_eq!([0, 199, 200, 299, 300, 900].map(|moment| past.oldest_needed(moment)), [0, 0, 1, 1, 2, 2]);
+    }
+
+    #[test]
+    fn what_was_before_the_log_began_anew_is_not_known() {
+        let past = Past::of(vec![(10, 300), (11, 400)]);
+        assert!(!past.reaches(299) && past.reaches(300));
+        assert!(Past::of(vec![(0, 300)]).reaches(299), "there was nothing before");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use windlass_blob::{DownloadOptions, ErrorKind, PutMode, UploadOptions};
+use windlass_blob::{BlobStore, DownloadOptions, ErrorKind, PutMode, UploadOptions};
 use windlass_clock::{SharedClock, SharedEntropy};
 
 use crate::day::Day;
@@ -29,6 +29,7 @@ use crate::probe::{BaseFile, probe};
 use crate::rows::Row;
 
 pub use crate::clean::{Trimmed, clean};
+pub use crate::dropped::abandon;
 pub use crate::outcome::{DayResult, Object};
 
 /// Where runs keep what their steps hand on.
@@ -103,10 +104,14 @@ pub(crate) async fn put_json(table: &Table, key: &str, value: &impl Serialize) -
 }
 
 pub(crate) async fn get_json<T: for<'de> Deserialize<'de>>(table: &Table, key: &str) -> Result<Option<T>> {
-    match table.store().get_bytes(key, LARGEST_PLAN).await {
+    read_json(table.store(), key).await
+}
+
+pub(crate) async fn read_json<T: for<'de> Deserialize<'de>>(store: &BlobStore, key: &str) -> Result<Option<T>> {
+    match store.get_bytes(key, LARGEST_PLAN).await {
         Ok((bytes, _)) => serde_json::from_slice(&bytes)
             .map(Some)
-            .map_err(|error| TableError::damaged(format!("{}: {error}", table.store().url().of_key(key)))),
+            .map_err(|error| TableError::damaged(format!("{}: {error}", store.url().of_key(key)))),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -495,12 +500,16 @@ pub async fn commit(table: &Table, plan: &RunPlan, around: &Around) -> Result<Fi
     })
 }
 
-/// Makes the table quick to read again, when that is due.
+/// Makes the table quick to read again, when that is due, and forgets the oldest of its log then.
 ///
 /// # Errors
 ///
 /// Whatever the store says; the table is as good without it.
 pub async fn checkpoint(table: &Table, around: &Around) -> Result<bool> {
     let snapshot = table.snapshot().await?;
-    table.log().checkpoint_if_due(&snapshot, around.now_ms()).await
+    let written = table.log().checkpoint_if_due(&snapshot, around.now_ms()).await?;
+    if written {
+        crate::expire::expire(table, around).await?;
+    }
+    Ok(written)
 }

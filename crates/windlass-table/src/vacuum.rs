@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::compact::check_name;
 use crate::delta::{Action, DeletionVector, TableLog as _};
 use crate::error::{Result, TableError};
+use crate::expire::expire;
 use crate::home::Table;
 use crate::past::Past;
 use crate::pins::{pins, store_now};
@@ -56,6 +57,9 @@ pub struct Vacuumed {
     pub keys: Vec<String>,
     /// Files that only pins hold.
     pub pinned: u64,
+    /// Entries of the table's own log that were deleted.
+    #[serde(default)]
+    pub entries: u64,
     /// The oldest version that can be read from now on, beside pinned ones.
     pub oldest_version: i64,
 }
@@ -101,7 +105,9 @@ pub async fn vacuum(table: &Table, order: &VacuumOrder, around: &Around) -> Resu
     put_json(table, &intent, &Intent { before }).await?;
     let done = delete(table, order, around, started, before).await;
     table.store().delete(&intent).await?;
-    done
+    let mut done = done?;
+    done.entries = expire(table, around).await?;
+    Ok(done)
 }
 
 async fn delete(table: &Table, order: &VacuumOrder, around: &Around, started: i64, before: i64) -> Result<Vacuumed> {
@@ -142,6 +148,13 @@ async fn look(
     }
     let mut needed = announced(table).await?;
     let past = Past::read(table).await?;
+    if !past.reaches(before) {
+        return Err(TableError::invalid(format!(
+            "the log of {} does not go back so far that it could say which files were needed then; keep them for less \
+             long, or set delta.logRetentionDuration before it is too late for what comes",
+            table.descriptor().name
+        )));
+    }
     let oldest = past.oldest_needed(before);
     let snapshot = table.log().at(Some(oldest)).await?;
     needed.extend(snapshot.objects());

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests say where they break, and print their tables")]
 
 mod ingest;
+mod s3;
 mod standing;
 mod troubles;
 mod world;
@@ -35,6 +36,11 @@ fn sample() -> PathBuf {
 /// Two days of the sample with the rows of four of its batches that belong to them; some add up, so that merging one
 /// twice would show.
 async fn fill(folder: &Path) -> Table {
+    fill_at(folder, None, &Context::real()).await
+}
+
+/// The same, with its data at a URL.
+async fn fill_at(folder: &Path, url: Option<String>, context: &Context) -> Table {
     let archive = folder.join("archive");
     for day in DAYS {
         let name = format!("day={day}/part-00000.parquet");
@@ -43,8 +49,8 @@ async fn fill(folder: &Path) -> Table {
     }
     let about: Value = serde_json::from_str(&fs::read_to_string(sample().join("late/batches.json")).unwrap()).unwrap();
     let definition = Definition::parse(&fs::read_to_string(sample().join("table.json")).unwrap()).unwrap();
-    let creation = Creation { import: Some(archive), cutoff: about["cutoff"].as_i64(), ..Creation::default() };
-    let table = Table::create(&folder.join("trips"), &definition, creation, &Context::real()).await.unwrap();
+    let creation = Creation { url, import: Some(archive), cutoff: about["cutoff"].as_i64(), ..Creation::default() };
+    let table = Table::create(&folder.join("trips"), &definition, creation, context).await.unwrap();
     let identity = table.identity(0).unwrap();
     let log = table.log_folder(0).unwrap();
     // Short segments, so that there is something to trim.

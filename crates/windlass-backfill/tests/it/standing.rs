@@ -9,6 +9,7 @@ use windlass_backfill::BackfillKind;
 use windlass_clock::{SharedClock, SystemClock, SystemEntropy};
 use windlass_engine::{Command, Engine, EngineConfig, JobRequest, Kinds, view};
 use windlass_model::JobId;
+use windlass_sim::matrix::{self, Case, Cast};
 use windlass_store::Store;
 use windlass_store::memory::MemoryStore;
 use windlass_table::Table;
@@ -79,6 +80,49 @@ pub(crate) async fn ingest(table: &Table, shard: u32, rows: &[(i64, i64, f64)], 
     let (folder, identity) = (table.log_folder(shard).unwrap(), table.identity(shard).unwrap());
     let writer = Writer::open(folder, identity, Limits::default(), Lsn::default()).unwrap();
     writer.append(&batch).await.unwrap();
+}
+
+/// A standing job over the table that the other matrices have, in several commits. Settled, it is cancelled.
+async fn case() -> Case {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let table = crate::fill(folder.path()).await;
+    let spec = json!({"table": table.home(), "max_run": "2 KiB", "keep": {"every": "1s", "max_age": "1s"}});
+    let request = JobRequest { kind: "backfill".into(), name: "keep".into(), spec, ..JobRequest::default() };
+    Case {
+        clock: SystemClock::real(),
+        kinds: Kinds::new().with(BackfillKind::default()),
+        request,
+        others: Vec::new(),
+        reversed: false,
+        then: Some(Command::Cancel { undo: false }),
+        work_dir: folder.path().join("jobs"),
+        fingerprint: Box::new(move || {
+            let (folder, table) = (folder.clone(), table.clone());
+            Box::pin(async move { crate::state(&table, &folder.path().join("look")).await })
+        }),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standing_job_that_is_killed_merges_every_row_once() {
+    let wanted = crate::wanted().await;
+    let stores = |clock: SharedClock| async { Arc::new(MemoryStore::new(clock)) as Arc<dyn Store> };
+    let matrix = matrix::make_on(stores, case, 5, Cast::Alone, 8).await;
+    println!("{}\n{}", matrix.clean, matrix.to_table());
+    assert!(matrix.clean.contains("completed cancelled"), "{}", matrix.clean);
+    assert!(matrix.clean.contains(&wanted), "{wanted:?} is not in {}", matrix.clean);
+    assert!(matrix.clean.contains(r#""settled":true"#), "{}", matrix.clean);
+    for label in ["plan", "merge", "commit", "trim"] {
+        assert!(matrix.rows.iter().any(|row| row.label == label), "it was not killed at {label}");
+    }
+    // How many tasks there were until it had settled hangs on when it was killed.
+    let rest = |text: &str| text.split_once('{').map(|(_, rest)| rest.trim().to_owned());
+    let differs = |difference: &str| {
+        let (ended, clean) = difference.split_once("\n      clean run: ").unwrap();
+        rest(ended) != rest(clean)
+    };
+    let different: Vec<_> = matrix.rows.iter().filter(|row| row.difference.as_deref().is_some_and(differs)).collect();
+    assert!(different.is_empty(), "{different:#?}");
 }
 
 fn now() -> i64 {

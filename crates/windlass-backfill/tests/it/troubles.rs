@@ -7,6 +7,7 @@ use windlass_blob::Context;
 use windlass_engine::view;
 use windlass_model::job::JobResult;
 use windlass_table::Table;
+use windlass_table::log::repair;
 
 use crate::standing::{Stand, ingest};
 use crate::world::{CUTOFF, fares, table};
@@ -56,9 +57,39 @@ async fn a_table_that_is_dropped_meanwhile_ends_the_job_with_that_reason() {
     failed_once(&stand, job).await;
     table.clone().drop_table(false, &Context::real()).await.unwrap();
     let status = stand.engine.wait(job).await.unwrap();
-    assert!(!status.result.is_some_and(JobResult::is_success), "{status:?}");
+    assert_eq!(status.result, Some(JobResult::Cancelled), "{status:?}");
     let why = stand.report(job).await["last_error"].as_str().unwrap_or_default().to_owned();
-    assert!(why.contains("dropped") || why.contains("there is no table"), "{why}");
+    assert!(why.contains("the table rides was dropped"), "{why}");
+}
+
+#[tokio::test]
+async fn a_log_that_is_damaged_ends_the_job_and_only_what_is_lost_is_missing_after_the_repair() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = table(folder.path(), "rides", 1, &json!({})).await;
+    for ride in 1..=3 {
+        ingest(&table, 0, &[(ride, 60, 1.0)], CUTOFF).await;
+    }
+    let segment = table.log_folder(0).unwrap().join(format!("{:016x}.seg", 1));
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let stand = Stand::new(folder.path()).await;
+    let job = stand.submit("once", json!({ "table": table.home() })).await;
+    let status = stand.engine.wait(job).await.unwrap();
+    assert_eq!(status.result, Some(JobResult::Failed), "{status:?}");
+    let why = stand.report(job).await["last_error"].as_str().unwrap_or_default().to_owned();
+    assert!(why.contains("0000000000000001.seg at byte") && why.contains("1:1") && why.contains("repair"), "{why}");
+    assert_eq!(fares(&table, &folder.path().join("look"), false).await, [], "no part of the log is merged");
+    let mended = repair(&table.log_folder(0).unwrap(), table.identity(0).unwrap()).unwrap();
+    assert_eq!(mended.len(), 1);
+    let job = stand.submit("again", json!({ "table": table.home() })).await;
+    let status = stand.engine.wait(job).await.unwrap();
+    assert!(status.result.is_some_and(JobResult::is_success), "{status:?}");
+    assert_eq!(fares(&table, &folder.path().join("look"), false).await, [(1, 1.0), (3, 1.0)]);
+    let report = stand.report(job).await;
+    assert_eq!(report["peak_reserved_bytes"].as_u64().unwrap() % (1 << 20), 0, "{report}");
+    assert!(report["peak_reserved_bytes"].as_u64().unwrap() > 0, "{report}");
 }
 
 #[tokio::test]

@@ -7,6 +7,9 @@ use crate::delta::action::Action;
 use crate::delta::log::{TableLog, info};
 use crate::error::{Result, TableError};
 
+/// Times in a row that an entry may be refused without being there.
+const MOST_REFUSALS: u32 = 2;
+
 /// What a run's commit rests on.
 #[derive(Clone, Debug)]
 pub struct Base {
@@ -38,17 +41,26 @@ pub enum Outcome {
 /// Whatever the store says; it is not known then whether the commit was made, and repeating finds out.
 pub async fn commit_run(log: &dyn TableLog, base: &Base, actions: &[Action]) -> Result<Outcome> {
     let ours = Touched::of(actions);
-    let mut version = base.version + 1;
+    let (mut version, mut refusals) = (base.version + 1, 0);
     loop {
         // The entry is looked for first: a run that was interrupted here may have made it.
         match log.entry(version).await? {
             None => {
+                if log.newest_checkpoint().await?.is_some_and(|newest| newest >= version) {
+                    return Ok(Outcome::Replan(format!(
+                        "version {} of the table, on which it rests, is so old that the log does not go back to it",
+                        base.version
+                    )));
+                }
                 if log.put(version, actions).await? {
                     return Ok(Outcome::Committed(version));
                 }
-                if log.entry(version).await?.is_none() {
-                    return Err(TableError::damaged(format!(
-                        "entry {version} of the table's log is refused and is not there either"
+                // Some stores refuse while another writer's attempt is under way, which may come to nothing.
+                refusals += 1;
+                if refusals > MOST_REFUSALS && log.entry(version).await?.is_none() {
+                    return Err(TableError::Changed(format!(
+                        "entry {version} of the table's log is refused although it is not there; somebody else may be \
+                         writing it just now"
                     )));
                 }
             }
@@ -59,7 +71,7 @@ pub async fn commit_run(log: &dyn TableLog, base: &Base, actions: &[Action]) -> 
                 if let Some(outcome) = foreign(&found, base, &ours, version) {
                     return Ok(outcome);
                 }
-                version += 1;
+                (version, refusals) = (version + 1, 0);
             }
         }
     }

@@ -204,6 +204,18 @@ pub trait TableLog: Send + Sync {
 
     /// Makes `actions` the entry of `version`, if it has none. Says whether it did.
     async fn put(&self, version: i64, actions: &[Action]) -> Result<bool>;
+
+    /// The newest checkpoint that is known of. Entries up to it may be gone, and their places are not free.
+    async fn newest_checkpoint(&self) -> Result<Option<i64>>;
+}
+
+/// The files of a log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Files {
+    /// Versions that have a checkpoint.
+    pub(crate) checkpoints: BTreeSet<i64>,
+    /// Versions whose entry is there, each with when it was made, by the store's clock, in milliseconds since 1970.
+    pub(crate) entries: Vec<(i64, i64)>,
 }
 
 /// A table in the format of Delta Lake.
@@ -245,10 +257,20 @@ impl DeltaLog {
     /// Damage, and whatever the store says.
     pub async fn at(&self, most: Option<i64>) -> Result<Snapshot> {
         let mut snapshot = Snapshot::none();
-        let begin = match (self.last_checkpoint().await?, most) {
+        let mut begin = match (self.last_checkpoint().await?, most) {
             (Some(version), Some(most)) if version > most => self.checkpoint_before(most).await?,
             (version, _) => version,
         };
+        if begin.is_none() && most.is_none_or(|most| most >= 0) {
+            match self.entry(0).await? {
+                Some(actions) => {
+                    snapshot.apply(&actions);
+                    snapshot.version = 0;
+                }
+                // The log may have begun anew behind a checkpoint of which nothing else is known.
+                None => begin = self.checkpoint_before(most.unwrap_or(i64::MAX)).await?,
+            }
+        }
         if let Some(version) = begin {
             snapshot = checkpoint::read(&self.store, version).await?;
         }
@@ -260,12 +282,18 @@ impl DeltaLog {
         if let Some(most) = most
             && snapshot.version < most
         {
-            return Err(TableError::invalid(format!(
-                "the table has no version {most}; its newest is {}",
-                snapshot.version
-            )));
+            let newest = if snapshot.version < 0 { self.at_newest().await?.version } else { snapshot.version };
+            return Err(TableError::invalid(if newest >= most {
+                format!("version {most} of the table is so old that its log does not go back to it")
+            } else {
+                format!("the table has no version {most}; its newest is {newest}")
+            }));
         }
         Ok(snapshot)
+    }
+
+    async fn at_newest(&self) -> Result<Snapshot> {
+        Box::pin(self.at(None)).await
     }
 
     async fn last_checkpoint(&self) -> Result<Option<i64>> {
@@ -283,16 +311,31 @@ impl DeltaLog {
 
     /// The newest checkpoint that is not behind a version.
     async fn checkpoint_before(&self, most: i64) -> Result<Option<i64>> {
-        let mut newest = None;
+        Ok(self.files().await?.checkpoints.range(..=most).next_back().copied())
+    }
+
+    /// What there is of the log.
+    pub(crate) async fn files(&self) -> Result<Files> {
+        let mut files = Files::default();
         let mut pages = self.store.list_pages(&format!("{FOLDER}/"));
         while let Some(page) = pages.next_page().await? {
             for entry in page {
-                let name = entry.key.rsplit('/').next().and_then(|name| name.strip_suffix(".checkpoint.parquet"));
-                let version = name.filter(|name| name.len() == 20).and_then(|name| name.parse::<i64>().ok());
-                newest = newest.max(version.filter(|version| *version <= most));
+                let name = entry.key.rsplit('/').next().unwrap_or_default();
+                let version = |end| {
+                    let name = name.strip_suffix(end).filter(|name| name.len() == 20)?;
+                    name.parse::<i64>().ok()
+                };
+                files.checkpoints.extend(version(".checkpoint.parquet"));
+                files.entries.extend(version(".json").map(|version| (version, entry.meta.modified.as_millisecond())));
             }
         }
-        Ok(newest)
+        Ok(files)
+    }
+
+    /// Deletes an entry and the checkpoint of its version.
+    pub(crate) async fn forget(&self, version: i64) -> Result<()> {
+        self.store.delete(&key(version)).await?;
+        Ok(self.store.delete(&checkpoint_key(version)).await?)
     }
 
     /// Writes a checkpoint of `snapshot` when one is due. It only makes reading faster: when it fails the table is as good.
@@ -319,6 +362,10 @@ impl DeltaLog {
 impl TableLog for DeltaLog {
     async fn snapshot(&self) -> Result<Snapshot> {
         self.at(None).await
+    }
+
+    async fn newest_checkpoint(&self) -> Result<Option<i64>> {
+        self.last_checkpoint().await
     }
 
     async fn entry(&self, version: i64) -> Result<Option<Vec<Action>>> {

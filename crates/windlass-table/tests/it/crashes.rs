@@ -186,7 +186,22 @@ async fn a_table_that_is_dropped_midway_is_not_written_to() {
     assert!(commit(&world, &order).await.replan.unwrap().contains("changed what the table is"));
     let next = world.order();
     let planned = run::plan(&world.table, &next, &world.around("next")).await;
-    assert!(planned.unwrap_err().to_string().contains("was dropped"));
+    assert!(matches!(planned, Err(TableError::Dropped(why)) if why.contains("was dropped")));
+    // Its objects are nobody's, and are deleted.
+    assert!(!world.strangers_of_all().await.is_empty());
+    run::abandon(world.table.home(), &order.run, &Context::real()).await.unwrap();
+    assert_eq!(world.strangers_of_all().await, Vec::<String>::new());
+    // Afterwards the home is gone, and everybody is told why.
+    let home = world.table.home().to_path_buf();
+    table.drop_table(false, &Context::real()).await.unwrap();
+    assert!(!home.exists());
+    let opened = windlass_table::Table::open(&home, &Context::real());
+    assert!(matches!(opened, Err(TableError::Dropped(why)) if why.contains("trips was dropped")));
+    assert_eq!(run::abandon(&home, &order.run, &Context::real()).await.unwrap(), 0);
+    assert!(!home.exists(), "looking for what is left makes nothing");
+    let made = windlass_table::Creation::default();
+    windlass_table::Table::create(&home, &world.definition, made, &Context::real()).await.unwrap();
+    windlass_table::Table::open(&home, &Context::real()).unwrap();
 }
 
 #[tokio::test]

@@ -109,8 +109,12 @@ impl World {
 
     /// Hands in rows as JSON lines.
     pub(crate) async fn ingest_lines(&self, lines: &str) {
-        let arrival = self.batches["now"].as_i64().unwrap() * 1_000_000;
-        let meaning = Meaning { modes: BTreeMap::new(), arrival, batch_rows: 1 << 20 };
+        self.ingest_lines_at(lines, self.batches["now"].as_i64().unwrap()).await;
+    }
+
+    /// Hands in rows as JSON lines, by a clock that says `second`.
+    pub(crate) async fn ingest_lines_at(&self, lines: &str, second: i64) {
+        let meaning = Meaning { modes: BTreeMap::new(), arrival: second * 1_000_000, batch_rows: 1 << 20 };
         let mut found = Vec::new();
         json_batches(&mut lines.as_bytes(), &self.definition, &meaning, |batch| {
             found.push(batch);
@@ -194,7 +198,13 @@ impl World {
 
     /// Files in the table's place that no version since `version` refers to.
     pub(crate) async fn strangers(&self) -> Vec<String> {
-        let snapshot = self.table.snapshot().await.unwrap();
+        self.table.snapshot().await.unwrap();
+        self.strangers_of_all().await
+    }
+
+    /// The same, also of a table that was dropped.
+    pub(crate) async fn strangers_of_all(&self) -> Vec<String> {
+        let snapshot = self.table.log().at(None).await.unwrap();
         let listing = self.table.store().list("").await.unwrap();
         let mut known = snapshot.objects();
         for remove in snapshot.removed.values() {

@@ -119,12 +119,12 @@ fn stages(summary: &Value) -> Option<Markup> {
         .into_iter()
         .filter_map(|name| Some((name, stages.get(name)?.as_u64()?)))
         .collect();
-    let memory = number(summary, "peak_memory_bytes");
+    let memory = number(summary, "peak_reserved_bytes");
     (!all.is_empty()).then(|| {
         html! {
             p .fine {
                 @for (name, ms) in &all { (name) " " (span_ms(*ms)) ", " }
-                "memory of the process at the end of a stage at most " (bytes(memory))
+                "memory set aside at most " (bytes(memory))
             }
         }
     })

@@ -83,7 +83,9 @@ pub(super) fn problem(error: TableError) -> anyhow::Error {
     let text = error.to_string();
     match error {
         TableError::Blob(error) => error.into(),
-        TableError::Invalid(_) | TableError::TooLarge(_) | TableError::Unsupported(_) => Problem::usage(text).into(),
+        TableError::Invalid(_) | TableError::TooLarge(_) | TableError::Unsupported(_) | TableError::Dropped(_) => {
+            Problem::usage(text).into()
+        }
         TableError::Held(_) | TableError::Full { .. } => Problem::unreachable(text).into(),
         TableError::Cancelled => Problem::interrupted(text).into(),
         TableError::Disk { .. } | TableError::Damaged(_) | TableError::Changed(_) => Problem::failed(text).into(),
