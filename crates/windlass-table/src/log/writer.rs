@@ -154,15 +154,14 @@ fn work(mut tail: Tail, queue: &mut mpsc::Receiver<Request>, checkpoint: &Atomic
             if let Some(why) = &broken {
                 let _ = request.reply.send(Err(TableError::Changed(why.clone())));
             } else {
-                group.take(request, &mut tail);
+                group.take(request, &mut tail, pending);
             }
             next = if group.bytes.len() < GROUP { queue.try_recv().ok() } else { None };
         }
-        if let Err(error) = group.finish(&mut tail) {
+        if let Err(error) = group.finish(&mut tail, pending) {
             broken =
                 Some(format!("the log takes nothing more before it is opened again, because writing failed: {error}"));
         }
-        pending.store(tail.pending(), Ordering::Relaxed);
     }
 }
 
@@ -174,20 +173,20 @@ struct Group {
 }
 
 impl Group {
-    fn take(&mut self, request: Request, tail: &mut Tail) {
+    fn take(&mut self, request: Request, tail: &mut Tail, pending: &AtomicU64) {
         if let Some(before) = request.sender.as_ref().and_then(|sender| tail.senders.seen(sender)) {
             // Also answered after the sync: the first one may be in this very group.
             self.answers.push((request.reply, Appended::Before(before)));
             return;
         }
-        let pending = tail.pending() + self.bytes.len() as u64;
-        if pending >= tail.limits.hard_bytes {
-            let _ = request.reply.send(Err(TableError::Full { pending, hard: tail.limits.hard_bytes }));
+        let waits = tail.pending();
+        if waits >= tail.limits.hard_bytes {
+            let _ = request.reply.send(Err(TableError::Full { pending: waits, hard: tail.limits.hard_bytes }));
             return;
         }
         if tail.must_rotate(self.bytes.len() as u64) {
             let earlier = std::mem::take(self);
-            let rotated = earlier.finish(tail).and_then(|()| tail.rotate());
+            let rotated = earlier.finish(tail, pending).and_then(|()| tail.rotate());
             if let Err(error) = rotated {
                 let _ = request.reply.send(Err(error));
                 return;
@@ -203,8 +202,10 @@ impl Group {
         self.answers.push((request.reply, Appended::At(lsn)));
     }
 
-    fn finish(self, tail: &mut Tail) -> Result<()> {
+    fn finish(self, tail: &mut Tail, pending: &AtomicU64) -> Result<()> {
         let written = if self.bytes.is_empty() { Ok(()) } else { tail.write(&self.bytes) };
+        // Before the answers: whoever has one sees its own batch among what waits.
+        pending.store(tail.pending(), Ordering::Relaxed);
         let why = written.as_ref().err().map(ToString::to_string);
         for (reply, answer) in self.answers {
             // Somebody who has stopped waiting finds out by sending it again.
