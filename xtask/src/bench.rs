@@ -7,6 +7,7 @@ pub(crate) mod gocache;
 pub(crate) mod measure;
 mod peers;
 mod rebalance;
+mod recover;
 mod table;
 
 use std::path::PathBuf;
@@ -104,6 +105,21 @@ enum Bench {
         #[arg(long)]
         no_plan: bool,
     },
+    /// Many instances at a simulated site, on etcd, beside the least that it could have taken
+    Recover {
+        /// Instances, with three volumes and four rules each
+        #[arg(long, default_value_t = 500)]
+        instances: u64,
+        /// Milliseconds until servers, volumes and snapshots are ready
+        #[arg(long, default_value_t = 100)]
+        ready_ms: u64,
+        /// Where the states are kept
+        #[arg(long, value_delimiter = ',', default_value = "etcd,embedded")]
+        stores: Vec<String>,
+        /// Fails when a figure misses its target
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -130,6 +146,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             check: *check,
         }),
         Bench::Rebalance { ids, rounds, no_plan } => rebalance::run(ids, (*rounds).max(1), !no_plan),
+        Bench::Recover { instances, ready_ms, stores, check } => recover::run(&recover::Settings {
+            instances: *instances,
+            ready_ms: *ready_ms,
+            stores: stores.clone(),
+            check: *check,
+        }),
     }
 }
 

@@ -259,6 +259,12 @@ impl Arbiter {
         state.share(now);
     }
 
+    /// Whether the asker could take a place now.
+    pub(crate) fn has_place(&self, asker: Asker) -> bool {
+        let state = self.state();
+        state.free > 0 || state.askers.get(&asker).is_some_and(|standing| standing.granted > 0)
+    }
+
     /// Places that are set aside for the asker.
     pub(crate) fn granted(&self, asker: Asker) -> usize {
         self.state().askers.get(&asker).map_or(0, |standing| standing.granted)

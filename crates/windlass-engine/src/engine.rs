@@ -1,139 +1,45 @@
 //! What a process opens to run jobs.
 
+mod config;
+mod submit;
+mod supervise;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use windlass_clock::{SharedClock, SharedEntropy};
 use windlass_model::job::JobStatus;
-use windlass_model::plan::{Plan, TaskSpec};
+use windlass_model::plan::Plan;
 use windlass_model::{JobId, WorkerId};
-use windlass_store::memory::MemoryStore;
-use windlass_store::{Committed, Compare, Store, StoreError, Txn, budget, keys};
+use windlass_store::{Committed, Store, Txn, keys};
 
+pub use self::config::EngineConfig;
+pub use self::submit::{JobRequest, Preview};
+use self::supervise::{begin_session, supervise};
 use crate::EngineError;
 use crate::arbiter::Arbiter;
 use crate::asks::{self, Asks, AttemptsHere};
 use crate::bell::Bell;
 use crate::command::{Command, CommandReply};
 use crate::coordinator::{Coordinator, End, Errand, MESSAGES, Message, Submission, load};
-use crate::follow::{self, OPEN};
+use crate::follow;
 use crate::host::Hosting;
-use crate::kind::{Kind, Kinds, PlanContext, TaskEnd};
+use crate::kind::Kinds;
 use crate::lease::Session;
-use crate::offers::{self, Board};
+use crate::offers::Board;
 use crate::presence::{self, Presence, Roster};
-use crate::probe::{Moment, NoProbe, Point, SharedProbe};
-use crate::records::{Head, JobRecord, decode, encode};
-use crate::retention::{self, Retention};
+use crate::probe::{Moment, Point, SharedProbe};
+use crate::records::{JobRecord, decode};
+use crate::retention::Retention;
 use crate::snapshot::JobSnapshot;
-use crate::standing::scheduler;
-use crate::values;
 use crate::view;
-use crate::wakers::{self, Wakers};
-
-/// Records larger than this keep their spec apart: they share a transaction with the plan.
-const LARGEST_RECORD: usize = 32 * 1024;
-
-/// What an engine is made of.
-#[derive(Clone)]
-pub struct EngineConfig {
-    /// Where jobs live.
-    pub store: Arc<dyn Store>,
-    /// Time.
-    pub clock: SharedClock,
-    /// Randomness.
-    pub entropy: SharedEntropy,
-    /// The kinds it runs.
-    pub kinds: Kinds,
-    /// The folder under which each job gets one for its files.
-    pub work_dir: PathBuf,
-    /// Tasks that run at a time in this process. At least 1.
-    pub places: usize,
-    /// Time to live of the worker's lease.
-    pub lease_ttl: Duration,
-    /// How long jobs that are over are kept.
-    pub retention: Retention,
-    /// Where tests stop the world.
-    pub probe: SharedProbe,
-    /// What people call this worker. Empty: its machine and process.
-    pub worker_name: String,
-    /// What tasks can ask of a worker: `site` = `b`.
-    pub labels: BTreeMap<String, String>,
-    /// Whether it takes up jobs and runs tasks. Else it submits and gives commands, which workers carry out.
-    pub take_up: bool,
-}
-
-impl std::fmt::Debug for EngineConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EngineConfig").field("store", &self.store).field("kinds", &self.kinds).finish_non_exhaustive()
-    }
-}
-
-impl EngineConfig {
-    /// The usual settings: 16 places, a lease of 15 s.
-    #[must_use]
-    pub fn new(
-        store: Arc<dyn Store>,
-        clock: SharedClock,
-        entropy: SharedEntropy,
-        kinds: Kinds,
-        work_dir: PathBuf,
-    ) -> Self {
-        Self {
-            store,
-            clock,
-            entropy,
-            kinds,
-            work_dir,
-            places: 16,
-            lease_ttl: Duration::from_secs(15),
-            retention: Retention::default(),
-            probe: Arc::new(NoProbe),
-            worker_name: String::new(),
-            labels: BTreeMap::new(),
-            take_up: true,
-        }
-    }
-}
-
-/// A job to submit.
-#[derive(Clone, Debug, Default)]
-pub struct JobRequest {
-    /// Which kind runs it.
-    pub kind: String,
-    /// What people call it.
-    pub name: String,
-    /// What it shall do.
-    pub spec: Value,
-    /// For people and filters.
-    pub labels: BTreeMap<String, String>,
-    /// Larger goes first.
-    pub priority: i32,
-    /// Time from submission after which it is given up.
-    pub deadline: Option<Duration>,
-    /// Time from completion after which it is undone by itself: for drills. Can be extended.
-    pub undo_after: Option<Duration>,
-}
-
-/// What a job would do.
-#[derive(Clone, Debug)]
-pub struct Preview {
-    /// The job of the preview; it exists nowhere else.
-    pub status: JobStatus,
-    /// The tasks that change nothing and were run, with what they put out.
-    pub looked: Vec<TaskEnd>,
-    /// The tasks that a real run would go on with, in an order in which they could run.
-    pub would_run: Vec<Arc<TaskSpec>>,
-    /// The log: warnings and failures.
-    pub log: Vec<windlass_model::log::LogEntry>,
-}
+use crate::wakers::Wakers;
 
 struct JobHandle {
     messages: mpsc::Sender<Message>,
@@ -416,124 +322,6 @@ impl Engine {
         }
     }
 
-    /// Checks a job, stores it and lets it run. Durable when it returns: the job survives any crash.
-    ///
-    /// # Errors
-    ///
-    /// [`EngineError::InvalidSpec`] with all faults, or [`EngineError::Plan`], and nothing is stored.
-    pub async fn submit(&self, request: JobRequest) -> Result<JobId, EngineError> {
-        self.submit_as(self.new_job_id(), request, false).await
-    }
-
-    /// As [`Engine::submit`], under an id from [`Engine::new_job_id`]: whoever wrote it down before can find out after
-    /// a crash whether the job was stored, and submit it again under the same id. It is never stored twice.
-    ///
-    /// # Errors
-    ///
-    /// As [`Engine::submit`]; [`StoreError::Unknown`] also when a job of this id is there.
-    pub async fn submit_under(&self, id: JobId, request: JobRequest) -> Result<JobId, EngineError> {
-        self.submit_as(id, request, false).await
-    }
-
-    /// An id for a job.
-    #[must_use]
-    pub fn new_job_id(&self) -> JobId {
-        let unix_ms = u64::try_from(self.shared.clock.wall().as_millisecond()).unwrap_or(0);
-        JobId::new(unix_ms, self.shared.entropy.next_u128())
-    }
-
-    async fn submit_as(&self, id: JobId, request: JobRequest, preview: bool) -> Result<JobId, EngineError> {
-        if self.shared.draining.is_cancelled() {
-            return Err(EngineError::ShuttingDown);
-        }
-        let kind = self.checked_kind(&request)?;
-        let now = self.shared.clock.wall();
-        let context = PlanContext {
-            job: id,
-            generation: 1,
-            clock: self.shared.clock.clone(),
-            entropy: self.shared.entropy.clone(),
-        };
-        let plan = kind.plan(&context, &request.spec).await.map_err(|failure| EngineError::Plan(Box::new(failure)))?;
-        plan.check(&HashMap::new(), &self.shared.kinds)
-            .map_err(|faults| EngineError::Plan(Box::new(crate::coordinator::plan_failure(&faults))))?;
-        crate::coordinator::check_sizes(&plan.tasks).map_err(|failure| EngineError::Plan(Box::new(failure)))?;
-        let mut record = JobRecord {
-            id,
-            kind: request.kind,
-            name: request.name,
-            spec: request.spec,
-            large_spec: None,
-            labels: request.labels,
-            priority: request.priority,
-            deadline_ms: request.deadline.map(in_ms),
-            // A preview is over when it is made: nobody confirms it.
-            undo_after_ms: request.undo_after.filter(|_| !preview).map(in_ms),
-            created: now,
-            preview,
-        };
-        if encode(&record).len() > LARGEST_RECORD {
-            // Stored before the job: a crash in between leaves chunks that nobody finds, and no job.
-            record.large_spec = Some(values::keep(&*self.shared.store, id, record.spec.clone()).await?);
-        }
-        let bytes = record.stored().len();
-        if bytes > budget::VALUE_BYTES {
-            return Err(EngineError::ValueTooLarge { bytes, most: budget::VALUE_BYTES });
-        }
-        let status = JobStatus::new(now);
-        if !self.shared.take_up {
-            self.store_open(&record, &status).await?;
-            return Ok(id);
-        }
-        let session = self.session().await?;
-        let image = crate::coordinator::image::JobImage::new(record.clone(), status.clone(), Head::default());
-        let seed = JobSnapshot::of(&image, image.work(), None, None);
-        let (reply, stored) = oneshot::channel();
-        let submission = Submission { record, status, reply };
-        self.shared.ensure(&session, seed, id, None, Some((submission, plan)));
-        // The coordinator goes on trying for as long as its session lasts; then nobody can tell.
-        stored.await.map_err(|_| {
-            EngineError::Store(StoreError::Unknown(format!(
-                "job {id} may have been stored or not: `windlass jobs` tells"
-            )))
-        })?;
-        Ok(id)
-    }
-
-    /// Stores a job for whichever worker takes it up.
-    async fn store_open(&self, record: &JobRecord, status: &JobStatus) -> Result<(), EngineError> {
-        let job = record.id;
-        let txn = Txn::new()
-            .when(Compare::Absent(keys::job(job)))
-            .put(keys::job(job), record.stored())
-            .put(keys::state(job), encode(status))
-            .put(keys::active(job), OPEN);
-        loop {
-            match self.shared.commit(txn.clone(), "submit").await {
-                // In conflict only with itself, when it had not been confirmed: the id is used once.
-                Ok(Committed::At(_) | Committed::Conflict(_)) => return Ok(()),
-                Err(EngineError::Store(StoreError::Unknown(why))) => {
-                    tracing::warn!(%job, %why, "a submission was not confirmed, trying again");
-                    self.shared.clock.sleep(Duration::from_millis(200)).await;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    pub(crate) fn checked_kind(&self, request: &JobRequest) -> Result<Arc<dyn Kind>, EngineError> {
-        let kind = self.shared.kinds.kind(&request.kind).ok_or_else(|| EngineError::UnknownKind {
-            name: request.kind.clone(),
-            known: self.shared.kinds.iter().map(|kind| kind.name()).collect(),
-        })?;
-        let faults = kind.check(&request.spec);
-        if faults.is_empty() {
-            Ok(kind.clone())
-        } else {
-            Err(EngineError::InvalidSpec { kind: request.kind.clone(), faults })
-        }
-    }
-
     /// Gives a command to a job. The same `request` id twice has the effect of once.
     ///
     /// # Errors
@@ -650,29 +438,6 @@ impl Engine {
         Ok(())
     }
 
-    /// What `request` would do: runs the tasks that change nothing, on a store of its own in memory, and lists
-    /// the rest. Files go under `work_dir`, which the caller removes.
-    ///
-    /// # Errors
-    ///
-    /// As [`Engine::submit`].
-    pub async fn preview(config: EngineConfig, request: JobRequest) -> Result<Preview, EngineError> {
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(config.clock.clone()));
-        let engine = Self::open(EngineConfig { store: store.clone(), ..config }).await?;
-        let job = engine.submit_as(engine.new_job_id(), request, true).await?;
-        let status = engine.wait(job).await?;
-        let image = load::load(&*store, job).await?.ok_or_else(|| EngineError::NoSuchJob(job.to_string()))?;
-        let looked = view::ends(&*store, &image).await?;
-        let mut would_run: Vec<Arc<TaskSpec>> = Vec::new();
-        for task in image.tasks.values().filter(|task| task.status.outcome().is_none()) {
-            would_run.push(task.spec.clone());
-        }
-        view::sort_by_dependencies(&mut would_run);
-        let log = view::log(&*store, job, 0, usize::MAX).await?;
-        engine.shutdown().await?;
-        Ok(Preview { status, looked: looked.into_iter().filter(|end| end.outcome.is_some()).collect(), would_run, log })
-    }
-
     /// Submits a job that is already known under `id`, or finds it: for commands that may be repeated. Returns
     /// the jobs of this name and kind that are not over.
     ///
@@ -691,68 +456,5 @@ impl Engine {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.shared.clock.wall()
-    }
-}
-
-fn in_ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-async fn begin_session(shared: &Arc<Shared>) -> Result<Arc<Session>, EngineError> {
-    let id = WorkerId::from_bits(shared.entropy.next_u128());
-    let presence = Presence { id, started: shared.clock.wall(), ..shared.presence.clone() };
-    Ok(Arc::new(Session::begin(&*shared.store, &shared.clock, &presence, shared.lease_ttl).await?))
-}
-
-/// Keeps a session alive, and begins another when it is lost.
-async fn supervise(shared: Arc<Shared>, mut session: Arc<Session>) {
-    loop {
-        let keep = session.keep(&*shared.store, &shared.clock, shared.lease_ttl);
-        let work = async {
-            if shared.take_up {
-                tokio::join!(
-                    biased;
-                    follow::follow(&shared, &session),
-                    offers::pull(shared.clone(), session.clone()),
-                    asks::tell_late(&shared, &session),
-                    scheduler::run(&shared, &session),
-                    wakers::follow(&shared, &session),
-                    retention::keep_looking(&shared, &session)
-                );
-            } else {
-                follow::follow(&shared, &session).await;
-            }
-        };
-        tokio::select! {
-            biased;
-            () = keep => {}
-            () = work => {}
-        }
-        session.over.cancel();
-        if shared.draining.is_cancelled() {
-            return;
-        }
-        shared.attempts.lose(|_| true);
-        // Nothing of the old session may run beside the new one.
-        let running: Vec<AbortHandle> = shared.jobs().values().map(|handle| handle.abort.clone()).collect();
-        for handle in running {
-            handle.abort();
-        }
-        {
-            let mut coordinators =
-                std::mem::take(&mut *shared.coordinators.lock().unwrap_or_else(PoisonError::into_inner));
-            while coordinators.join_next().await.is_some() {}
-        }
-        shared.hosting.clear().await;
-        shared.jobs().clear();
-        shared.ended.ring();
-        session = loop {
-            match begin_session(&shared).await {
-                Ok(session) => break session,
-                Err(error) => tracing::warn!(%error, "no new lease yet, trying again"),
-            }
-            shared.clock.sleep(Duration::from_secs(1)).await;
-        };
-        shared.begin(session.clone());
     }
 }

@@ -4,7 +4,7 @@
 //! them has put its bell here before it looked. Whatever changed before it looked, it has seen; whatever changes
 //! after that rings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +35,16 @@ impl Wakers {
         self.topics().entry(topic).or_default().insert(job, bell.clone());
     }
 
+    /// The job waits for these and for nothing else.
+    pub(crate) fn keep(&self, job: JobId, topics: &BTreeSet<String>) {
+        self.topics().retain(|topic, waiting| {
+            if !topics.contains(topic) {
+                waiting.remove(&job);
+            }
+            !waiting.is_empty()
+        });
+    }
+
     /// The job waits for nothing any more.
     pub(crate) fn forget(&self, job: JobId) {
         self.topics().retain(|_, waiting| {
@@ -45,6 +55,10 @@ impl Wakers {
 
     fn ring(&self, change: &Change) {
         let Some(topic) = topic_of(&change.key) else { return };
+        // A place that was taken makes room for nobody.
+        if change.entry.is_some() && change.key.starts_with(keys::SLOTS) {
+            return;
+        }
         let bells: Vec<Arc<Bell>> =
             self.topics().get(topic).map(|waiting| waiting.values().cloned().collect()).unwrap_or_default();
         for bell in bells {

@@ -261,6 +261,8 @@ impl<F: Fn(&str, String) -> TaskSpec> Graph<'_, F> {
         }
         let named = format!("{group_name} {} {}", rule.direction, rule.protocol.as_deref().unwrap_or("any"));
         self.neutron(Sort::Rule, (&rule.id, &named, tenant), &body, Some("security_group_rule"), |task| {
+            // Every instance of the group waits for all of them.
+            let task = task.rank(92);
             let task = task.requires(group).reference("/body/security_group_id", group, "/made/id");
             match remote {
                 Some(remote) if remote == group => task.reference("/body/remote_group_id", group, "/made/id"),
@@ -282,7 +284,7 @@ impl<F: Fn(&str, String) -> TaskSpec> Graph<'_, F> {
             let id = format!("{group}.{n}");
             let known = self.known(gather::GATHER, &id);
             gathered.push(known.unwrap_or_else(|| {
-                let task = self.task(gather::GATHER, &id, &found.name);
+                let task = self.task(gather::GATHER, &id, &found.name).rank(92);
                 let task = some.iter().fold(task, |task, rule| task.requires(*rule));
                 self.add(gather::GATHER, &id, task)
             }));

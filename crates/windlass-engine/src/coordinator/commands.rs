@@ -1,6 +1,6 @@
 //! What people may ask of a job.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -192,7 +192,7 @@ impl Coordinator {
         if let Some((name, holder)) = self.held_name().await? {
             return Ok(Some(format!("{name} is held by job {holder}; retry when that job has ended")));
         }
-        if let Err(pool) = self.free_slots(&self.job_pools(), &BTreeSet::new()).await? {
+        if let Err(pool) = self.free_slots(&self.job_pools()).await? {
             return Ok(Some(format!("the pool {pool} is full; retry when a place in it is free")));
         }
         let chosen = from.as_deref().map(|from| self.image.named(from)).transpose();

@@ -13,10 +13,11 @@ use windlass_model::effect::Effect;
 use windlass_model::log::Level;
 use windlass_model::plan::TaskSpec;
 use windlass_model::task::{TaskEvent, TaskStatus};
-use windlass_store::{Committed, Compare, StoreError, Txn, keys};
+use windlass_store::{Committed, Compare, StoreError, Txn, budget, keys};
 
 use super::Coordinator;
-use super::image::{Batch, Blocked, Place};
+use super::image::{Batch, Blocked, Place, ROUND};
+use super::looked::Looked;
 use crate::EngineError;
 use crate::records::{AddedBy, Hold, TaskRecord, encode};
 
@@ -28,6 +29,9 @@ pub(super) const TOGETHER: usize = 16;
 /// them.
 const OPS: usize = 72;
 const BYTES: usize = 96 * 1024;
+/// Operations and bytes of a batch that go into such a transaction: together within the store's limits.
+const WITH_BATCH: usize = budget::OPS - 4;
+const BATCH_BYTES: usize = 64 * 1024;
 
 /// What becomes durable together, if what it compares still holds.
 #[derive(Debug, Default)]
@@ -81,6 +85,11 @@ impl Guarded {
         Ok(())
     }
 
+    /// The records of others that it writes.
+    fn written(&self) -> impl Iterator<Item = &String> {
+        self.puts.iter().map(|(key, _)| key)
+    }
+
     fn touches(&self, key: &str) -> bool {
         self.puts.iter().any(|(other, _)| other == key)
     }
@@ -105,36 +114,62 @@ pub(super) enum Decision {
     Starts(Guarded),
 }
 
+/// Counts places by their pools.
+pub(super) fn count_pools<'a>(counts: &mut BTreeMap<String, usize>, places: impl Iterator<Item = (&'a str, u32)>) {
+    for (pool, _) in places {
+        *counts.entry(pool.to_owned()).or_default() += 1;
+    }
+}
+
 impl Coordinator {
+    /// Claims what needs more than a place and ranks before everything that needs only that. Returns whether anything
+    /// changed.
+    pub(super) async fn claim_guarded_first(&mut self) -> Result<bool, EngineError> {
+        self.try_again_what_waited();
+        match self.image.rank_of_ready() {
+            Some(rank) if self.image.has_guarded_above(rank) => self.claim_guarded_above(Some(rank)).await,
+            _ => Ok(false),
+        }
+    }
+
     /// Claims what needs more than a place and can have it. Returns whether anything changed.
     pub(super) async fn claim_guarded(&mut self) -> Result<bool, EngineError> {
+        self.claim_guarded_above(None).await
+    }
+
+    async fn claim_guarded_above(&mut self, rank: Option<i32>) -> Result<bool, EngineError> {
         if self.shutting_down || self.deleted || self.submitting.is_some() {
             return Ok(false);
         }
-        let rung = self.woken.count();
-        if rung != self.woken_seen {
-            self.woken_seen = rung;
-            self.image.unblock(TRIED, |_| true);
-        }
+        self.try_again_what_waited();
         let mut changed = false;
         self.wants_worker = false;
+        self.guarded_wants_place = false;
         let mut group = Group::default();
-        // Pools that had no place in this round, and those that had one.
-        let (mut full, mut open) = (BTreeSet::new(), BTreeSet::new());
-        for id in self.image.guarded_candidates(TRIED) {
+        let mut looked = Looked { with_batch: true, ..Looked::default() };
+        // Pools that had no place in this round, and the sizes of those that had one.
+        let (mut full, mut open) = (BTreeSet::new(), BTreeMap::new());
+        let mut candidates = self.image.guarded_candidates(TRIED);
+        candidates.retain(|id| rank.is_none_or(|rank| self.image.tasks[id].spec.rank > rank));
+        for (at, id) in candidates.iter().copied().enumerate() {
             if let Some(pool) = self.image.needs_pools_only(id).iter().find(|one| full.contains(&one.pool)) {
                 let on = Blocked::Pool(pool.pool.clone());
                 self.image.block(id, on);
                 continue;
             }
+            if self.has_no_place() {
+                self.guarded_wants_place = true;
+                break;
+            }
             // What a change of the group is about to write is not in the store yet.
-            if self.rests_on(id).is_some_and(|key| group.change.touches(&key)) {
-                changed |= self.commit_group(&mut group).await?;
+            if self.resource_of(id).is_some_and(|key| group.change.touches(&keys::shared(key))) {
+                changed |= self.commit_group(&mut group, &mut looked).await?;
             }
             if !self.image.is_guarded(id) {
                 continue;
             }
-            match self.decide(id, &group.slots).await? {
+            self.look_ahead(&mut looked, &candidates[at..]).await?;
+            match self.decide(id, &group.slots, &mut looked).await? {
                 Decision::Blocked(on) => {
                     if let Blocked::Pool(pool) = &on {
                         full.insert(pool.clone());
@@ -142,24 +177,28 @@ impl Coordinator {
                     self.image.block(id, on);
                 }
                 Decision::Ends(change) => {
-                    self.commit_group(&mut group).await?;
+                    self.commit_group(&mut group, &mut looked).await?;
+                    let written: Vec<String> = change.written().cloned().collect();
                     self.commit_guarded(change).await?;
+                    looked.changed(written.iter());
                     changed = true;
                 }
                 Decision::Starts(change) => {
                     let spec = self.image.tasks[&id].spec.clone();
                     let job = self.image.record.clone();
                     let place = self.attempts.place(&spec, &job, &self.remote.wants.grants);
-                    self.wants_place |= place == Place::None;
+                    self.guarded_wants_place |= place == Place::None;
                     self.wants_type |= place == Place::NoneOfType;
                     self.wants_worker |= place == Place::Foreign;
                     if place != Place::Taken {
                         // Who coordinates the job moves shared records and slots; who runs the task may be another.
                         if self.may_offer_guarded(&spec) {
-                            self.commit_group(&mut group).await?;
+                            self.commit_group(&mut group, &mut looked).await?;
                             // A slot that the group has just taken is not free any more.
-                            if let Decision::Starts(change) = self.decide(id, &BTreeSet::new()).await? {
+                            if let Decision::Starts(change) = self.decide(id, &BTreeSet::new(), &mut looked).await? {
+                                let written: Vec<String> = change.written().cloned().collect();
                                 self.offer_guarded(id, change).await?;
+                                looked.changed(written.iter());
                             }
                             changed = true;
                         } else if place == Place::None {
@@ -168,43 +207,69 @@ impl Coordinator {
                         continue;
                     }
                     changed = true;
-                    open.extend(spec.pools.iter().map(|one| one.pool.clone()));
-                    let slots =
-                        change.puts.iter().map(|(key, _)| key.clone()).filter(|key| key.starts_with(keys::SLOTS));
-                    let slots: Vec<String> = slots.collect();
+                    open.extend(spec.pools.iter().map(|one| (one.pool.clone(), one.size)));
+                    let slots: Vec<String> =
+                        change.written().filter(|key| key.starts_with(keys::SLOTS)).cloned().collect();
                     if let Err(change) = group.change.join(change) {
-                        self.commit_group(&mut group).await?;
+                        self.commit_group(&mut group, &mut looked).await?;
                         group.change = *change;
                     }
                     group.slots.extend(slots);
                     group.starts.push(id);
                     if group.starts.len() >= self.together {
-                        self.commit_group(&mut group).await?;
+                        self.commit_group(&mut group, &mut looked).await?;
                     }
                 }
             }
         }
-        changed |= self.commit_group(&mut group).await?;
+        changed |= self.commit_group(&mut group, &mut looked).await?;
         // There may be places for more of those that wait.
         self.image.unblock(TRIED, |on| match on {
-            Blocked::Pool(pool) => open.contains(pool) && !full.contains(pool),
+            Blocked::Pool(pool) => {
+                open.get(pool).is_some_and(|size| looked.has_room(pool, *size)) && !full.contains(pool)
+            }
             Blocked::Shared(_) => false,
         });
-        self.keep_queues();
-        if self.image.blocked().next().is_none() {
-            self.shared.wakers.forget(self.image.id());
+        if rank.is_some() {
+            // The others are looked at in the same turn of the loop.
+            return Ok(changed);
         }
+        self.keep_queues();
+        self.listen_only_where_blocked();
+        self.want_places();
         Ok(changed)
     }
 
+    /// Lets tasks be tried again: all when something changed that they wait for, else as many as the job's own tasks have
+    /// just made room for.
+    fn try_again_what_waited(&mut self) {
+        let in_batch = self.batch.places_given_back();
+        count_pools(&mut self.given_back, in_batch);
+        let given_back = std::mem::take(&mut self.given_back);
+        let rung = self.woken.count();
+        if rung != self.woken_seen {
+            self.woken_seen = rung;
+            self.image.unblock(TRIED, |_| true);
+        } else if let Some(most) = given_back.values().max() {
+            self.image.unblock(*most, |on| matches!(on, Blocked::Pool(pool) if given_back.contains_key(pool)));
+        }
+    }
+
+    /// Whether nothing more can run, neither here nor elsewhere: nothing needs to be looked at then.
+    fn has_no_place(&self) -> bool {
+        !self.shared.arbiter.has_place(self.asker()) && !self.shared.roster.has_others(self.session.worker)
+    }
+
     /// Commits what has been gathered, and starts the tasks of it. Returns whether there was anything.
-    async fn commit_group(&mut self, group: &mut Group) -> Result<bool, EngineError> {
+    async fn commit_group(&mut self, group: &mut Group, looked: &mut Looked) -> Result<bool, EngineError> {
         let Group { change, starts, .. } = std::mem::take(group);
         if starts.is_empty() {
             return Ok(false);
         }
+        let written: Vec<String> = change.written().cloned().collect();
         if self.commit_guarded(change).await? {
             self.together = TOGETHER;
+            looked.changed(written.iter());
             for id in starts {
                 self.start(id).await?;
             }
@@ -212,6 +277,7 @@ impl Coordinator {
         }
         // One of the records has changed meanwhile: decided anew, one by one, until something succeeds.
         self.together = 1;
+        looked.forget();
         for id in starts {
             self.reuse.remove(&id);
             self.attempts.give_back(id);
@@ -233,13 +299,15 @@ impl Coordinator {
         Ok(changed)
     }
 
-    /// Commits a change. `false`: somebody else was faster and nothing has happened.
+    /// Commits a change, and with it what was decided before. `false`: somebody else was faster, and of the change nothing
+    /// has happened.
     pub(super) async fn commit_guarded(&mut self, change: Guarded) -> Result<bool, EngineError> {
-        // What was decided before comes first: log entries and batches are counted.
-        self.flush(false).await?;
+        if !self.goes_with_batch(&change) {
+            self.flush(false).await?;
+        }
         let (job, now) = (self.image.id(), self.now());
         let head = self.image.head;
-        let mut batch = Batch::default();
+        let mut batch = self.batch.clone();
         for (id, status) in self.moved(&change, &mut batch)? {
             batch.put(keys::status(job, id), encode(&status));
         }
@@ -259,20 +327,29 @@ impl Coordinator {
         for (level, code, id, text) in &change.logs {
             self.image.log(&mut batch, now, *level, code, Some(*id), |_| text.clone());
         }
+        // A place that the job gives back and takes in one go is never free in between.
+        for (key, value) in &change.puts {
+            match value {
+                Some(value) => batch.put(key.clone(), value.clone()),
+                None => batch.delete(key.clone()),
+            }
+        }
         self.image.head.batch += 1;
         batch.put(keys::head(job), encode(&self.image.head));
+        let mut given_back = BTreeMap::new();
+        count_pools(&mut given_back, batch.places_given_back());
+        let handed_on = |compare: &&Compare| matches!(compare, Compare::Absent(key) if self.batch.deletes(key));
         let mut txn = Txn::new().when(Compare::Created(keys::claim(job), self.claim));
-        txn.compares.extend(change.compares.iter().cloned());
+        txn.compares.extend(change.compares.iter().filter(|compare| !handed_on(compare)).cloned());
         txn.ops.extend(batch.into_ops());
-        for (key, value) in &change.puts {
-            txn = match value {
-                Some(value) => txn.put(key.clone(), value.clone()),
-                None => txn.delete(key.clone()),
-            };
-        }
         if !self.commit_if_unchanged(txn, change.label).await? {
             self.image.head = head;
+            self.flush(false).await?;
             return Ok(false);
+        }
+        let before = std::mem::take(&mut self.batch);
+        for (pool, count) in given_back {
+            *self.given_back.entry(pool).or_default() += count;
         }
         self.image.insert(change.adds.into_iter().map(|spec| (spec, TaskStatus::new(now))).collect());
         // It is durable; the image follows. What it would write has been written.
@@ -292,8 +369,21 @@ impl Coordinator {
             self.image.unready(id);
             self.image.move_task(&mut written, id, event, now)?;
         }
-        self.publish();
+        self.follow_up(before.starts).await?;
         Ok(true)
+    }
+
+    /// Whether what was decided before and this change fit into one transaction.
+    fn goes_with_batch(&self, change: &Guarded) -> bool {
+        let slots = |id: &TaskId| self.image.tasks.get(id).map_or(0, |task| task.status.slots.len());
+        let given_back: usize = change.moves.iter().map(|(id, _)| slots(id)).sum();
+        // A round is told by its batch; a name that is taken has to be told from a record that changed.
+        self.batch.is_empty()
+            || (self.submitting.is_none()
+                && self.batch.absent.is_empty()
+                && self.batch.label != ROUND
+                && self.batch.bytes() <= BATCH_BYTES
+                && self.batch.len() + change.ops() + given_back <= WITH_BATCH)
     }
 
     /// The statuses that the moves come to, and the slots that they set free.

@@ -5,91 +5,42 @@
 //! When a commit fails for good the image is thrown away and loaded afresh.
 
 mod again;
+mod batch;
+mod counts;
 mod elsewhere;
 mod guard;
+mod ledger;
+mod ready;
 mod rounds;
 mod undo;
+mod work;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use windlass_model::effect::{Effect, EffectEvent, EffectState};
+use windlass_model::effect::Effect;
 use windlass_model::job::{JobEvent, JobResult, JobState, JobStatus};
 use windlass_model::log::{Level, LogEntry};
 use windlass_model::plan::{Need, TaskSpec};
 use windlass_model::progress::Progress;
-use windlass_model::task::{Outcome, Output, TaskEvent, TaskState, TaskStatus};
-use windlass_model::{Epoch, Failure, JobId, TaskId, WorkerId};
-use windlass_store::{Op, keys};
+use windlass_model::task::{Outcome, TaskEvent, TaskState, TaskStatus};
+use windlass_model::{Epoch, Failure, JobId, TaskId};
+use windlass_store::keys;
 
+pub(crate) use self::batch::{Batch, ROUND};
+pub use self::counts::Counts;
 use self::guard::Blockade;
 pub(crate) use self::guard::{Blocked, Holds};
+pub(crate) use self::ledger::{Checkpoint, intend};
+use self::ready::Ready;
+pub(crate) use self::ready::{Demand, Place};
 pub(crate) use self::rounds::Rounds;
+use self::work::{done, work};
 use crate::EngineError;
 use crate::records::{AddedBy, Head, JobRecord, TaskRecord, encode};
-
-/// Changes that become durable together.
-#[derive(Debug, Default)]
-pub(crate) struct Batch {
-    ops: BTreeMap<String, Op>,
-    bytes: usize,
-    /// Keys that must not exist when the batch is committed: exclusive names that it takes.
-    pub(crate) absent: Vec<String>,
-    /// Names the batch at crash points: its most telling change.
-    pub(crate) label: &'static str,
-    /// Tasks that were claimed: to be started once the batch is durable.
-    pub(crate) starts: Vec<TaskId>,
-}
-
-/// The name of a batch that a round has led to.
-pub(crate) const ROUND: &str = "reconcile";
-/// Changes per batch after which it is committed before more are added. Below the store's limit by the most
-/// that one step adds.
-const BATCH_OPS: usize = 80;
-/// From here on the ledger counts effects that were made with an input which the task has no more.
-const ASIDE: u32 = 900_000;
-/// Bytes per batch, likewise.
-const BATCH_BYTES: usize = 256 * 1024;
-
-impl Batch {
-    pub(crate) fn put(&mut self, key: String, value: bytes::Bytes) {
-        self.bytes += key.len() + value.len();
-        self.ops.insert(key.clone(), Op::Put { key, value, lease: None });
-    }
-
-    pub(crate) fn delete(&mut self, key: String) {
-        self.bytes += key.len();
-        self.ops.insert(key.clone(), Op::Delete(key));
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.ops.is_empty()
-    }
-
-    /// Operations that fit in before it is full.
-    pub(crate) fn room(&self) -> usize {
-        BATCH_OPS.saturating_sub(self.ops.len())
-    }
-
-    pub(crate) fn is_full(&self) -> bool {
-        self.ops.len() >= BATCH_OPS || self.bytes >= BATCH_BYTES
-    }
-
-    pub(crate) fn into_ops(self) -> Vec<Op> {
-        self.ops.into_values().collect()
-    }
-
-    fn label(&mut self, label: &'static str) {
-        // A round is told by its name, whatever goes with it.
-        if self.label != ROUND {
-            self.label = label;
-        }
-    }
-}
 
 /// A task in memory.
 #[derive(Clone, Debug)]
@@ -114,83 +65,6 @@ impl Task {
 
     fn has_to_be_delayed(&self) -> bool {
         self.spec.delay_ms.is_some() && self.status.delayed_until.is_none()
-    }
-}
-
-/// What a worker must have to run a task: code for its type, and labels.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Demand(String, BTreeMap<String, String>);
-
-impl Demand {
-    pub(crate) fn of(spec: &TaskSpec) -> Self {
-        Self(spec.task_type.clone(), spec.needs.clone())
-    }
-}
-
-/// A place in the order of ready tasks: rank, then the order in which they became so.
-type Ready = (Reverse<i32>, u64, TaskId);
-
-/// How far a task had got, and the attempt that said so.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Checkpoint {
-    pub(crate) epoch: Epoch,
-    pub(crate) value: Output,
-}
-
-/// Tasks by state and outcome.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    /// Not claimed.
-    pub waiting: u64,
-    /// Claimed.
-    pub running: u64,
-    /// Ended well.
-    pub succeeded: u64,
-    /// Ended badly.
-    pub failed: u64,
-    /// Not tried, because something before them failed.
-    pub ignored: u64,
-    /// Not tried, or given up, because the job was cancelled.
-    pub cancelled: u64,
-}
-
-impl Counts {
-    /// All tasks.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.waiting + self.running + self.ended()
-    }
-
-    /// Tasks that have ended.
-    #[must_use]
-    pub fn ended(&self) -> u64 {
-        self.succeeded + self.failed + self.ignored + self.cancelled
-    }
-
-    /// The sum of two.
-    #[must_use]
-    pub fn plus(&self, other: &Self) -> Self {
-        Self {
-            waiting: self.waiting + other.waiting,
-            running: self.running + other.running,
-            succeeded: self.succeeded + other.succeeded,
-            failed: self.failed + other.failed,
-            ignored: self.ignored + other.ignored,
-            cancelled: self.cancelled + other.cancelled,
-        }
-    }
-
-    fn slot(&mut self, state: &TaskState) -> &mut u64 {
-        match state {
-            TaskState::Waiting { .. } => &mut self.waiting,
-            TaskState::Running { .. } => &mut self.running,
-            TaskState::Done { outcome } => match outcome {
-                Outcome::Succeeded { .. } => &mut self.succeeded,
-                Outcome::Failed { .. } => &mut self.failed,
-                Outcome::Ignored { .. } => &mut self.ignored,
-                Outcome::Cancelled => &mut self.cancelled,
-            },
-        }
     }
 }
 
@@ -362,18 +236,6 @@ impl JobImage {
         }
     }
 
-    fn make_ready(&mut self, id: TaskId) {
-        self.ready_counter += 1;
-        let guarded = self.needs_more_than_a_place(id);
-        if let Some(task) = self.tasks.get_mut(&id)
-            && task.ready_no == 0
-        {
-            task.ready_no = self.ready_counter;
-            let set = if guarded { &mut self.guarded } else { &mut self.ready };
-            set.insert((Reverse(task.spec.rank), task.ready_no, id));
-        }
-    }
-
     /// Moves a task through its state machine, into the batch and the indexes.
     pub(crate) fn move_task(
         &mut self,
@@ -426,12 +288,6 @@ impl JobImage {
             }
         }
         Ok(())
-    }
-
-    /// A task that ran again after having ended takes its work back.
-    fn recount_work(&mut self) {
-        let ended = self.tasks.values().filter(|task| task.spec.undoes.is_none() && task.status.outcome().is_some());
-        self.done_work = ended.fold(Progress::default(), |sum, task| sum.plus(&done(&task.spec)));
     }
 
     /// Tells dependants of ended tasks, and cancels what shall be cancelled, as far as the batch has room.
@@ -529,108 +385,6 @@ impl JobImage {
         Ok(())
     }
 
-    /// Takes a task out of the ready set, if it is there.
-    pub(crate) fn unready(&mut self, id: TaskId) {
-        if let Some(task) = self.tasks.get_mut(&id) {
-            let entry = (Reverse(task.spec.rank), std::mem::take(&mut task.ready_no), id);
-            if !self.ready.remove(&entry) && !self.guarded.remove(&entry) && !self.foreign.is_empty() {
-                let demand = Demand::of(&task.spec);
-                if let Some(entries) = self.foreign.get_mut(&demand) {
-                    entries.remove(&entry);
-                    if entries.is_empty() {
-                        self.foreign.remove(&demand);
-                    }
-                }
-            }
-            self.blocked.remove(id);
-        }
-    }
-
-    /// Moves tasks whose waiting time is over to the ready ones. Returns the next such moment.
-    pub(crate) fn wake(&mut self, now: Timestamp) -> Option<Timestamp> {
-        while let Some((at, id)) = self.backoff.first().copied() {
-            if at > now {
-                return Some(at);
-            }
-            self.backoff.pop_first();
-            self.make_ready(id);
-        }
-        None
-    }
-
-    /// The next moment for which a task waits.
-    pub(crate) fn wake_moment(&self) -> Option<Timestamp> {
-        self.backoff.first().map(|(at, _)| *at)
-    }
-
-    /// Derives the indexes of waiting tasks anew, after tasks that had ended wait again.
-    pub(crate) fn rebuild(&mut self) {
-        self.ready.clear();
-        self.guarded.clear();
-        self.blocked.clear();
-        self.foreign.clear();
-        self.backoff.clear();
-        self.to_tell.clear();
-        self.to_delay.clear();
-        let mut ids: Vec<TaskId> = self.tasks.keys().copied().collect();
-        ids.sort_unstable();
-        for id in &ids {
-            let edges = &self.tasks[id].spec.dependencies;
-            let open = edges
-                .iter()
-                .filter(|edge| self.tasks.get(&edge.task).is_some_and(|other| other.status.outcome().is_none()));
-            let open = u32::try_from(open.count()).unwrap_or(u32::MAX);
-            if let Some(task) = self.tasks.get_mut(id) {
-                task.open = open;
-                task.ready_no = 0;
-            }
-        }
-        for id in ids {
-            self.index(id);
-        }
-    }
-
-    /// Claims ready tasks while `place` finds one and the batch has room.
-    pub(crate) fn claim_ready(
-        &mut self,
-        batch: &mut Batch,
-        worker: WorkerId,
-        at: Timestamp,
-        mut place: impl FnMut(&TaskSpec) -> Place,
-    ) -> Result<(), EngineError> {
-        if !self.status.state.may_claim() {
-            return Ok(());
-        }
-        let mut passed_over = 0;
-        let candidates: Vec<_> = self.ready.iter().copied().take(512).collect();
-        for entry in candidates {
-            if batch.is_full() || passed_over >= 256 {
-                break;
-            }
-            let id = entry.2;
-            match place(&self.tasks[&id].spec) {
-                Place::Taken => {
-                    self.unready(id);
-                    self.move_task(batch, id, TaskEvent::Claimed(worker), at)?;
-                    batch.starts.push(id);
-                    batch.label("claim");
-                }
-                Place::NoneOfType => passed_over += 1,
-                Place::Foreign => {
-                    self.ready.remove(&entry);
-                    self.foreign.entry(Demand::of(&self.tasks[&id].spec)).or_default().insert(entry);
-                }
-                Place::None => break,
-            }
-        }
-        Ok(())
-    }
-
-    /// The tasks that could be claimed.
-    pub(crate) fn ready_tasks(&self) -> impl Iterator<Item = &Task> {
-        self.ready.iter().map(|entry| &self.tasks[&entry.2])
-    }
-
     /// Moves the job through its state machine, into the batch.
     pub(crate) fn move_job(&mut self, batch: &mut Batch, event: JobEvent, at: Timestamp) -> Result<(), EngineError> {
         let label = event.name();
@@ -724,48 +478,6 @@ impl JobImage {
         self.tasks.get(&id).and_then(|task| task.status.claim()).is_some_and(|claim| claim.epoch == epoch)
     }
 
-    /// Writes intended effects; answers how far each had got already.
-    pub(crate) fn intend(&mut self, batch: &mut Batch, id: TaskId, effects: Vec<Effect>) -> Vec<EffectState> {
-        let job = self.id();
-        let Some(task) = self.tasks.get_mut(&id) else { return Vec::new() };
-        batch.label("intend");
-        let (states, changed) = intend(&mut task.effects, task.status.input.is_some(), effects);
-        for effect in changed {
-            batch.put(keys::effect(job, id, effect.n), encode(&effect));
-        }
-        states
-    }
-
-    /// Writes what became of an effect.
-    pub(crate) fn settle(
-        &mut self,
-        batch: &mut Batch,
-        of: TaskId,
-        n: u32,
-        event: EffectEvent,
-        epoch: Epoch,
-        at: Timestamp,
-    ) -> Result<(), EngineError> {
-        let job = self.id();
-        let effect = self.tasks.get_mut(&of).and_then(|task| task.effects.get_mut(&n));
-        let effect = effect.ok_or_else(|| EngineError::bug(format!("effect {n} of task {of} was never intended")))?;
-        *effect = effect.clone().apply(event, epoch, at).map_err(|error| EngineError::bug(error.to_string()))?;
-        batch.label("settle");
-        batch.put(keys::effect(job, of, n), encode(&*effect));
-        Ok(())
-    }
-
-    /// Stores a checkpoint.
-    pub(crate) fn checkpoint(&mut self, batch: &mut Batch, id: TaskId, epoch: Epoch, value: Output) {
-        let job = self.id();
-        if let Some(task) = self.tasks.get_mut(&id) {
-            let checkpoint = Checkpoint { epoch, value };
-            batch.label("checkpoint");
-            batch.put(keys::checkpoint(job, id), encode(&checkpoint));
-            task.checkpoint = Some(checkpoint);
-        }
-    }
-
     /// Writes tasks that the batch makes part of the plan. For a few; many are staged before.
     pub(crate) fn add(
         &mut self,
@@ -813,85 +525,5 @@ impl JobImage {
             self.end_badly(batch, id, TaskEvent::Poisoned(Box::new(failure)), at)?;
         }
         Ok(())
-    }
-
-    /// Progress of the job's work: what ended plus what the running tasks report.
-    pub(crate) fn work(&self) -> Progress {
-        let running = self.running.iter().filter_map(|id| self.tasks.get(id)).filter(|task| task.spec.undoes.is_none());
-        let mut work = running.fold(self.done_work, |sum, task| {
-            let size = &task.spec.size;
-            let part = Progress {
-                // A task of unknown size counts as one item, and only when it is done.
-                done_items: size.total_items.map_or(0, |total| task.progress.done_items.min(total)),
-                done_bytes: size.total_bytes.map_or(0, |total| task.progress.done_bytes.min(total)),
-                ..Progress::default()
-            };
-            Progress {
-                done_items: sum.done_items + part.done_items,
-                done_bytes: sum.done_bytes + part.done_bytes,
-                ..sum
-            }
-        });
-        work.total_items = self.total_work.total_items;
-        work.total_bytes = self.total_work.total_bytes.filter(|total| *total > 0);
-        work
-    }
-}
-
-/// Enters intended effects into the ledger of a task. Answers how far each had got already, and which entries are
-/// new or changed. `other_input`: the task has an input that it was given for a retry.
-pub(crate) fn intend(
-    ledger: &mut BTreeMap<u32, Effect>,
-    other_input: bool,
-    effects: Vec<Effect>,
-) -> (Vec<EffectState>, Vec<Effect>) {
-    let mut changed = Vec::new();
-    let mut enter = |effect: Effect| match ledger.get(&effect.n) {
-        Some(known) if known.may_exist() && !(other_input && known.parameters != effect.parameters) => known.state,
-        known => {
-            // What it made with its former input is still to be undone, under another number.
-            if let Some(known) = known.filter(|known| known.may_exist()).cloned() {
-                let last = ledger.last_key_value().map_or(0, |(n, _)| *n);
-                let aside = Effect { n: last.max(ASIDE).saturating_add(1), ..known };
-                changed.push(aside.clone());
-                ledger.insert(aside.n, aside);
-            }
-            // New, or undone and now to be made again by a retry.
-            changed.push(effect.clone());
-            ledger.insert(effect.n, effect);
-            EffectState::Intended
-        }
-    };
-    let states = effects.into_iter().map(&mut enter).collect();
-    (states, changed)
-}
-
-/// Whether there is a place for a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// Yes, and it is taken now.
-    Taken,
-    /// Not for this type; maybe for another.
-    NoneOfType,
-    /// Not in this process: it has no code for the task, or not the labels.
-    Foreign,
-    /// Not at all.
-    None,
-}
-
-fn work(spec: &TaskSpec) -> Progress {
-    Progress {
-        total_items: Some(spec.size.total_items.unwrap_or(1)),
-        total_bytes: Some(spec.size.total_bytes.unwrap_or(0)),
-        ..Progress::default()
-    }
-}
-
-fn done(spec: &TaskSpec) -> Progress {
-    Progress {
-        done_items: spec.size.total_items.unwrap_or(1),
-        done_bytes: spec.size.total_bytes.unwrap_or(0),
-        total_items: Some(0),
-        total_bytes: Some(0),
     }
 }

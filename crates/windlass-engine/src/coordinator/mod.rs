@@ -16,19 +16,25 @@ mod approvals;
 mod attempt;
 mod beside;
 mod commands;
+mod commit;
 mod conclude;
 mod guarded;
 pub(crate) mod image;
 pub(crate) mod load;
+mod looked;
+mod messages;
 mod pools;
 mod remote;
 pub(crate) mod removal;
+mod rest;
 mod rounds;
 mod shared;
 mod stage;
 mod sweep;
 
 pub(crate) use attempt::{Stopped, run};
+pub(crate) use commit::claim;
+pub(crate) use messages::Message;
 pub(crate) use shared::gone;
 pub(crate) use stage::{check_sizes, plan_failure};
 
@@ -37,17 +43,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
-use windlass_model::effect::{Effect, EffectEvent, EffectState, Leftover};
-use windlass_model::job::{Closing, JobEvent, JobResult, JobState, JobStatus};
+use windlass_model::effect::Leftover;
+use windlass_model::job::{JobEvent, JobState, JobStatus};
 use windlass_model::log::Level;
 use windlass_model::plan::{Plan, TaskSpec};
 use windlass_model::policy::Policy;
-use windlass_model::progress::{Meter, Progress};
+use windlass_model::progress::Meter;
 use windlass_model::task::Output;
-use windlass_model::{Epoch, Failure, JobId, TaskId};
-use windlass_store::{Committed, Compare, Revision, StoreError, Txn, keys};
+use windlass_model::{Failure, JobId, TaskId};
+use windlass_store::{Revision, StoreError};
 
 use self::attempt::Attempts;
 use self::beside::Beside;
@@ -55,15 +61,12 @@ use self::image::{Batch, JobImage};
 use self::remote::Remote;
 use self::rounds::RoundsHere;
 use crate::EngineError;
-use crate::asks::{Answered, Asked};
+use crate::asks::Answered;
 use crate::bell::Bell;
-use crate::command::{Command, CommandReply};
 use crate::engine::Shared;
-use crate::kind::Finished;
 use crate::lease::Session;
-use crate::records::{Head, JobRecord, encode};
+use crate::records::{Head, JobRecord};
 use crate::snapshot::JobSnapshot;
-use crate::values;
 
 /// Requests that wait for a coordinator before those who ask have to wait too.
 pub(crate) const MESSAGES: usize = 1024;
@@ -72,54 +75,6 @@ pub(crate) const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// How long after an undo that failed a job that undoes itself tries again, in milliseconds.
 const UNDO_AGAIN_MS: u64 = 5 * 60_000;
-
-/// What running tasks and people ask of a coordinator. A reply of `None` refuses: the claim is not held.
-pub(crate) enum Message {
-    Ended {
-        task: TaskId,
-        epoch: Epoch,
-        result: Result<Finished, Failure>,
-    },
-    Intend {
-        task: TaskId,
-        epoch: Epoch,
-        effects: Vec<Effect>,
-        reply: oneshot::Sender<Option<Vec<EffectState>>>,
-    },
-    Settle {
-        task: TaskId,
-        epoch: Epoch,
-        of: TaskId,
-        n: u32,
-        event: EffectEvent,
-        reply: oneshot::Sender<Option<()>>,
-    },
-    Checkpoint {
-        task: TaskId,
-        epoch: Epoch,
-        value: Value,
-        reply: oneshot::Sender<Option<()>>,
-    },
-    Progress {
-        task: TaskId,
-        epoch: Epoch,
-        progress: Progress,
-    },
-    Log {
-        task: TaskId,
-        level: Level,
-        code: String,
-        message: String,
-        fields: Map<String, Value>,
-    },
-    Command {
-        command: Command,
-        request: Option<String>,
-        reply: oneshot::Sender<CommandReply>,
-    },
-    /// A command that came through the store.
-    Ask(Box<Asked>),
-}
 
 /// Why a coordinator ended.
 #[derive(Debug)]
@@ -159,32 +114,6 @@ pub(crate) struct Submission {
 pub(crate) struct Kept {
     pub(crate) output: Output,
     pub(crate) add: Vec<TaskSpec>,
-}
-
-/// Claims a job; `None` when somebody else holds it. A commit that was not confirmed is looked after: our own
-/// claim is told by the worker's name, which is never used twice.
-pub(crate) async fn claim(shared: &Shared, session: &Session, job: JobId) -> Result<Option<Revision>, EngineError> {
-    let key = keys::claim(job);
-    let txn = Txn::new().when(Compare::Absent(key.clone())).put_leased(
-        key.clone(),
-        session.worker.to_string(),
-        session.lease,
-    );
-    loop {
-        match shared.commit(txn.clone(), "take").await {
-            Ok(Committed::At(revision)) => return Ok(Some(revision)),
-            Ok(Committed::Conflict(found)) => {
-                let ours = found.into_iter().flatten().find(|entry| entry.value == session.worker.to_string());
-                return Ok(ours.map(|entry| entry.created));
-            }
-            Err(EngineError::Store(StoreError::Unavailable(_) | StoreError::Unknown(_)))
-                if !session.over.is_cancelled() =>
-            {
-                shared.clock.sleep(Duration::from_millis(200)).await;
-            }
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 /// An answer that is given once the batch is durable.
@@ -229,6 +158,10 @@ pub(crate) struct Coordinator {
     reuse: BTreeMap<TaskId, Value>,
     /// Pools in whose queues the job stands.
     queued: BTreeSet<String>,
+    /// Places that the job's own tasks have given back to pools since tasks were last claimed for those.
+    given_back: BTreeMap<String, usize>,
+    /// Waiting for a place: tasks that need more than that.
+    guarded_wants_place: bool,
     /// The job's records are marked to be deleted: nothing may be written to them any more.
     deleted: bool,
     rounds: RoundsHere,
@@ -285,6 +218,8 @@ impl Coordinator {
             together: guarded::TOGETHER,
             reuse: BTreeMap::new(),
             queued: BTreeSet::new(),
+            given_back: BTreeMap::new(),
+            guarded_wants_place: false,
             deleted: false,
             sweep: Beside::new("sweep"),
             swept: None,
@@ -356,7 +291,7 @@ impl Coordinator {
                 return self.end_deleted().await;
             }
             self.keep_rounds().await?;
-            let shared = self.share_ended().await?;
+            let shared = self.share_ended().await? | self.claim_guarded_first().await?;
             let more = shared | self.step()? | self.end_holding().await? | self.claim_guarded().await?;
             let rests = !more && self.comes_to_rest().await?;
             let began = self.flush(rests).await?;
@@ -424,209 +359,6 @@ impl Coordinator {
         }
         more |= self.look_elsewhere()?;
         Ok(more)
-    }
-
-    /// Moves the job on when nothing is left to do in its state. Returns whether it thereby comes to rest.
-    async fn comes_to_rest(&mut self) -> Result<bool, EngineError> {
-        let now = self.now();
-        let verdict = self.image.verdict();
-        match self.image.status.state {
-            JobState::Pausing
-                if self.image.running.is_empty()
-                    && self.image.offered.is_empty()
-                    && (verdict.is_none() || self.is_standing()) =>
-            {
-                self.image.move_job(&mut self.batch, JobEvent::Drained, now)?;
-                Ok(false)
-            }
-            // Only a cancel, a deadline and a preview bring it to an end.
-            JobState::Running | JobState::Pausing | JobState::Paused
-                if self.is_standing() && (!self.image.record.preview || self.awaits_round()) =>
-            {
-                Ok(false)
-            }
-            JobState::Running | JobState::Pausing | JobState::Paused | JobState::Cancelling => {
-                let verdict = self.failed_preview().or(verdict).or_else(|| self.preview_verdict());
-                let Some(verdict) = verdict else { return Ok(false) };
-                self.image.move_job(&mut self.batch, JobEvent::AllDone(verdict), now)?;
-                if self.image.status.undo_after_cancel {
-                    // In one batch: a crash must not leave a cancelled job that was to be undone.
-                    self.begin_undo(Closing::Undo).await?;
-                    return Ok(!self.image.status.state.is_active());
-                }
-                if let Some(ms) = self.image.record.undo_after_ms.filter(|_| !self.is_standing()) {
-                    self.image.move_job(&mut self.batch, JobEvent::UndoAt(commands::later(now, ms)), now)?;
-                }
-                Ok(self.image.status.undo_at.is_none())
-            }
-            JobState::Undoing if verdict.is_some() => {
-                let mut undone = self.image.undo_is_complete();
-                if undone && self.image.status.closing == Some(Closing::Undo) {
-                    // The look runs beside the loop; it brings the job here again.
-                    let Some(found_nothing) = self.look_for_leftovers() else { return Ok(false) };
-                    undone = found_nothing;
-                }
-                if undone && self.image.status.closing == Some(Closing::Confirm) {
-                    self.make_permanent().await?;
-                }
-                let event = if undone { JobEvent::Undone } else { JobEvent::UndoIncomplete };
-                self.image.move_job(&mut self.batch, event, now)?;
-                // What undid itself tries again by itself.
-                if !undone
-                    && self.image.record.undo_after_ms.is_some()
-                    && self.image.status.closing == Some(Closing::Undo)
-                {
-                    self.image.move_job(&mut self.batch, JobEvent::UndoAt(commands::later(now, UNDO_AGAIN_MS)), now)?;
-                }
-                Ok(self.image.status.undo_at.is_none())
-            }
-            JobState::Completed | JobState::UndoFailed => {
-                let Some(at) = self.image.status.undo_at else { return Ok(true) };
-                if at > now {
-                    return Ok(false);
-                }
-                if let Some(why) = self.begin_undo(Closing::Undo).await? {
-                    tracing::info!(job = %self.image.id(), why, "the job cannot be undone yet");
-                    self.image.move_job(&mut self.batch, JobEvent::UndoAt(commands::later(now, UNDO_AGAIN_MS)), now)?;
-                }
-                Ok(false)
-            }
-            JobState::Finished => Ok(true),
-            JobState::Undoing | JobState::Pending => Ok(false),
-        }
-    }
-
-    /// A preview is over when nothing runs and nothing that changes nothing is left.
-    fn preview_verdict(&self) -> Option<JobResult> {
-        let over = self.image.record.preview
-            && self.image.running.is_empty()
-            && !self.image.ready_tasks().any(|task| self.attempts.changes_nothing(&task.spec))
-            && self.image.wake_moment().is_none();
-        over.then_some(if self.image.counts.failed > 0 { JobResult::Failed } else { JobResult::Succeeded })
-    }
-
-    /// Makes the batch durable, then answers and starts what was claimed. Returns whether there was a batch.
-    async fn flush(&mut self, rests: bool) -> Result<bool, EngineError> {
-        self.add_progress();
-        if rests {
-            self.batch.delete(keys::active(self.image.id()));
-            for name in self.shared.exclusive_names(&self.image.record) {
-                self.batch.delete(keys::slot(&name));
-            }
-            if !self.image.status.slots.is_empty() {
-                self.give_job_slots_back();
-            }
-            self.queue_for(BTreeSet::new());
-            self.batch.delete(keys::claim(self.image.id()));
-        }
-        if self.batch.is_empty() {
-            self.answer();
-            return Ok(false);
-        }
-        let mut batch = std::mem::take(&mut self.batch);
-        let starts = std::mem::take(&mut batch.starts);
-        let label = batch.label;
-        self.image.head.batch += 1;
-        batch.put(keys::head(self.image.id()), encode(&self.image.head));
-        let mut txn = match &self.submitting {
-            None => Txn::new().when(Compare::Created(keys::claim(self.image.id()), self.claim)),
-            Some(_) => self.submission(),
-        };
-        txn.compares.extend(batch.absent.drain(..).map(Compare::Absent));
-        txn.ops.extend(batch.into_ops());
-        let revision = self.commit_surely(txn, label).await?;
-        if let Some(reply) = self.submitting.take() {
-            self.claim = match revision {
-                Some(revision) => revision,
-                None => self.own_claim().await?,
-            };
-            // Whoever submitted may have gone away; the job is there all the same.
-            let _ = reply.send(());
-        }
-        self.answer();
-        for answered in std::mem::take(&mut self.answered) {
-            answered.send(&self.shared).await;
-        }
-        for id in starts {
-            self.start(id).await?;
-        }
-        self.publish();
-        Ok(true)
-    }
-
-    fn answer(&mut self) {
-        for answer in self.answers.drain(..) {
-            answer();
-        }
-    }
-
-    /// Commits a batch, through a store that is away for a while, and through a commit that was not confirmed.
-    /// Returns the revision, unless it is only known that the batch is there.
-    async fn commit_surely(&mut self, txn: Txn, label: &'static str) -> Result<Option<Revision>, EngineError> {
-        let mut wait = Duration::from_millis(50);
-        loop {
-            match self.shared.commit(txn.clone(), label).await {
-                Ok(Committed::At(revision)) => return Ok(Some(revision)),
-                Ok(Committed::Conflict(found)) => {
-                    let ours = found.first().and_then(Option::as_ref).is_some_and(|entry| entry.created == self.claim);
-                    return Err(if ours { EngineError::NameTaken } else { EngineError::ClaimLost });
-                }
-                Err(EngineError::Store(StoreError::Unavailable(why))) => {
-                    tracing::warn!(job = %self.image.id(), %why, "the state store is away, trying again");
-                }
-                Err(EngineError::Store(StoreError::Unknown(why))) => {
-                    tracing::warn!(job = %self.image.id(), %why, "a commit was not confirmed, looking whether it is there");
-                    if self.is_applied().await? {
-                        return Ok(None);
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-            if self.session.over.is_cancelled() {
-                return Err(EngineError::ClaimLost);
-            }
-            self.shared.clock.sleep(wait).await;
-            wait = (wait * 2).min(Duration::from_secs(5));
-        }
-    }
-
-    /// Commits one transaction of drafts, which may be written any number of times.
-    async fn commit_draft(&self, txn: Txn) -> Result<(), EngineError> {
-        self.commit_draft_as(txn, "stage").await
-    }
-
-    /// Commits a transaction that may be repeated.
-    async fn commit_draft_as(&self, txn: Txn, label: &'static str) -> Result<(), EngineError> {
-        let mut wait = Duration::from_millis(50);
-        loop {
-            match self.shared.commit(txn.clone(), label).await {
-                Ok(Committed::At(_)) => return Ok(()),
-                Ok(Committed::Conflict(_)) => return Err(EngineError::ClaimLost),
-                Err(EngineError::Store(StoreError::Unavailable(_) | StoreError::Unknown(_)))
-                    if !self.session.over.is_cancelled() =>
-                {
-                    self.shared.clock.sleep(wait).await;
-                    wait = (wait * 2).min(Duration::from_secs(5));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Whether the head in the store is the one of the batch that was not confirmed.
-    async fn is_applied(&self) -> Result<bool, EngineError> {
-        loop {
-            match self.shared.store.get(&keys::head(self.image.id())).await {
-                Ok(entry) => {
-                    let head: Option<Head> = entry.as_ref().map(crate::records::decode).transpose()?;
-                    return Ok(head.is_some_and(|head| head.batch >= self.image.head.batch));
-                }
-                Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) if !self.session.over.is_cancelled() => {
-                    self.shared.clock.sleep(Duration::from_millis(200)).await;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
     }
 
     /// Waits for something to happen. Returns an end when the session is over.
@@ -718,17 +450,6 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Takes in what is waiting, as long as the batch has room.
-    async fn drain_inbox(&mut self) -> Result<(), EngineError> {
-        while !self.batch.is_full() {
-            match self.errand.inbox.try_recv() {
-                Ok(message) => self.take_in(message).await?,
-                Err(_) => break,
-            }
-        }
-        Ok(())
-    }
-
     /// The time until the next thing that happens by itself.
     fn next_moment(&mut self) -> Option<Duration> {
         let now = self.now();
@@ -759,82 +480,6 @@ impl Coordinator {
         Timestamp::from_millisecond(self.image.record.created.as_millisecond().saturating_add(limit)).ok()
     }
 
-    async fn take_in(&mut self, message: Message) -> Result<(), EngineError> {
-        let now = self.now();
-        match message {
-            Message::Ended { task, epoch, result } => self.ended(task, epoch, result).await?,
-            Message::Intend { task, epoch, effects, reply } => {
-                let answer = self.image.holds(task, epoch).then(|| {
-                    self.attempts.seen(task, self.shared.clock.monotonic());
-                    self.image.intend(&mut self.batch, task, effects)
-                });
-                self.answers.push(Box::new(move || drop(reply.send(answer))));
-            }
-            Message::Settle { task, epoch, of, n, event, reply } => {
-                let holds = self.image.holds(task, epoch);
-                if holds {
-                    self.attempts.seen(task, self.shared.clock.monotonic());
-                    self.image.settle(&mut self.batch, of, n, event, epoch, now)?;
-                }
-                self.answers.push(Box::new(move || {
-                    // Nobody waits any more when the attempt was stopped meanwhile.
-                    let _ = reply.send(holds.then_some(()));
-                }));
-            }
-            Message::Checkpoint { task, epoch, value, reply } => {
-                let holds = self.image.holds(task, epoch);
-                if holds {
-                    self.attempts.seen(task, self.shared.clock.monotonic());
-                    let value = values::keep(&*self.shared.store, self.image.id(), value).await?;
-                    self.image.checkpoint(&mut self.batch, task, epoch, value);
-                }
-                self.answers.push(Box::new(move || {
-                    // Nobody waits any more when the attempt was stopped meanwhile.
-                    let _ = reply.send(holds.then_some(()));
-                }));
-            }
-            Message::Progress { task, epoch, progress } => {
-                if self.image.holds(task, epoch) {
-                    self.attempts.seen(task, self.shared.clock.monotonic());
-                    if let Some(task) = self.image.tasks.get_mut(&task) {
-                        task.progress = progress;
-                    }
-                    self.progress_dirty.insert(task);
-                    self.publish();
-                }
-            }
-            Message::Log { task, level, code, message, fields } => {
-                self.image.log_entry(&mut self.batch, now, level, &code, Some(task), message, fields);
-            }
-            Message::Command { command, request, reply } => {
-                let answer = self.command(command, request).await?;
-                self.answers.push(Box::new(move || drop(reply.send(answer))));
-            }
-            Message::Ask(asked) => self.asked(*asked).await?,
-        }
-        Ok(())
-    }
-
-    /// Puts progress that is due into the batch.
-    fn add_progress(&mut self) {
-        let mono = self.shared.clock.monotonic();
-        if self.progress_dirty.is_empty() || mono < self.progress_stored + PROGRESS_EVERY {
-            return;
-        }
-        self.progress_stored = mono;
-        for id in std::mem::take(&mut self.progress_dirty) {
-            // What does not fit is shown live all the same, and written by the next report.
-            if self.batch.is_full() {
-                break;
-            }
-            if let Some(task) = self.image.tasks.get(&id)
-                && task.status.claim().is_some()
-            {
-                self.batch.put(keys::progress(self.image.id(), id), encode(&task.progress));
-            }
-        }
-    }
-
     fn publish(&mut self) {
         let now = self.shared.clock.monotonic();
         let work = self.image.work();
@@ -851,13 +496,5 @@ impl Coordinator {
     fn policy(&self, id: TaskId) -> Policy {
         let Some(task) = self.image.tasks.get(&id) else { return Policy::default() };
         task.spec.policy.clone().unwrap_or_else(|| self.attempts.policy_of(&task.spec.task_type))
-    }
-
-    /// Gives the job back for another worker, or for this machine's next process.
-    async fn release(&mut self) -> Result<(), EngineError> {
-        let key = keys::claim(self.image.id());
-        let txn = Txn::new().when(Compare::Created(key.clone(), self.claim)).delete(key);
-        self.shared.commit(txn, "release").await?;
-        Ok(())
     }
 }

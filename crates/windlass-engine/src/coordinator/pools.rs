@@ -6,30 +6,47 @@
 
 use std::collections::BTreeSet;
 
+use futures::future::try_join;
 use windlass_model::TaskId;
 use windlass_model::plan::PoolUse;
 use windlass_store::{Compare, keys};
 
 use super::guarded::Guarded;
 use super::image::Blocked;
+use super::looked::Looked;
 use super::{Coordinator, load};
 use crate::EngineError;
 use crate::records::{SlotHolder, encode};
 use crate::wakers;
 
 impl Coordinator {
-    /// A free place in each pool, or the pool that has none for this job. `pending` are about to be taken.
-    pub(super) async fn free_slots(
+    /// A free place in each pool, or the pool that has none for this job.
+    pub(super) async fn free_slots(&self, pools: &[PoolUse]) -> Result<Result<Vec<String>, String>, EngineError> {
+        self.free_slots_of(pools, &BTreeSet::new(), &mut Looked::default()).await
+    }
+
+    /// As [`Self::free_slots`], in a round that has looked at some. `pending` are about to be taken.
+    pub(super) async fn free_slots_of(
         &self,
         pools: &[PoolUse],
         pending: &BTreeSet<String>,
+        looked: &mut Looked,
     ) -> Result<Result<Vec<String>, String>, EngineError> {
         let job = self.image.id();
         let mut free = Vec::with_capacity(pools.len());
         for PoolUse { pool, size } in pools {
-            // Before looking: whatever changes afterwards rings.
-            self.shared.wakers.wait(wakers::pool_topic(pool), job, &self.woken);
-            let (mut held, before) = self.patiently(|| self.pool(pool)).await?;
+            if !looked.pools.contains_key(pool) {
+                // Before looking: whatever changes afterwards rings.
+                self.shared.wakers.wait(wakers::pool_topic(pool), job, &self.woken);
+                let (mut held, before) = self.patiently(|| self.pool(pool)).await?;
+                if looked.with_batch {
+                    for (_, n) in self.batch.places_given_back().filter(|(name, _)| name == pool) {
+                        held.remove(&n);
+                    }
+                }
+                looked.pools.insert(pool.clone(), (held, before));
+            }
+            let (mut held, before) = looked.pools.get(pool).cloned().unwrap_or_default();
             held.extend(
                 pending
                     .iter()
@@ -51,20 +68,20 @@ impl Coordinator {
     /// The places of a pool that are held, and the number of jobs that wait for one before this one.
     async fn pool(&self, pool: &str) -> Result<(BTreeSet<u32>, usize), EngineError> {
         let mut held = BTreeSet::new();
-        load::each(&*self.shared.store, &keys::pool_slots(pool), |entry| {
+        let slots = keys::pool_slots(pool);
+        let held_places = load::each(&*self.shared.store, &slots, |entry| {
             held.extend(keys::pool_of_slot(&entry.key).filter(|(name, _)| *name == pool).map(|(_, n)| n));
             Ok(())
-        })
-        .await?;
+        });
         let prefix = keys::queue(pool);
         let mine = keys::queued(pool, self.image.record.priority, self.image.id());
         let mut before = 0;
-        load::each(&*self.shared.store, &prefix, |entry| {
+        let waiting = load::each(&*self.shared.store, &prefix, |entry| {
             let is_of_pool = entry.key[prefix.len()..].matches('/').count() == 1;
             before += usize::from(is_of_pool && entry.key < mine);
             Ok(())
-        })
-        .await?;
+        });
+        try_join(held_places, waiting).await?;
         Ok((held, before))
     }
 
@@ -127,7 +144,7 @@ impl Coordinator {
         if pools.is_empty() || !self.image.status.slots.is_empty() {
             return Ok(None);
         }
-        let slots = match self.free_slots(&pools, &BTreeSet::new()).await? {
+        let slots = match self.free_slots(&pools).await? {
             Ok(slots) => slots,
             Err(pool) => return Ok(Some(pool)),
         };

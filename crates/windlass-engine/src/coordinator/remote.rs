@@ -174,9 +174,8 @@ impl Coordinator {
         if !self.image.record.preview && self.shared.roster.has_others(self.session.worker) {
             more |= self.offer_ready();
         }
+        self.want_places();
         let here = self.offered_here();
-        let ready = if self.wants_place { self.image.ready_len() } else { 0 };
-        self.want(ready + here);
         if here > 0 && self.image.ready_len() == 0 {
             let granted = self.shared.arbiter.granted(self.asker());
             if granted > 0 {
@@ -192,6 +191,16 @@ impl Coordinator {
         let waits = self.image.ready_len() > 0 || self.image.foreign_len() > 0;
         (self.image.status.state.may_claim() && (waits || self.image.offered.iter().any(holds_slots)))
             || self.wants_worker
+            || self.guarded_wants_place
+    }
+
+    /// Asks for the places that claimable tasks, and those that are offered, could use now.
+    pub(super) fn want_places(&mut self) {
+        let goes_on = self.image.status.state.may_claim();
+        let ready = if goes_on && self.wants_place { self.image.ready_len() } else { 0 };
+        let guarded = if self.guarded_wants_place { self.image.guarded_len() } else { 0 };
+        let offered = if goes_on { self.offered_here() } else { 0 };
+        self.want(ready + guarded + offered);
     }
 
     fn want(&mut self, places: usize) {

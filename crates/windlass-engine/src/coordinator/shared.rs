@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use futures::future::try_join_all;
 use serde_json::json;
 use windlass_model::effect::{Effect, EffectEvent};
 use windlass_model::log::Level;
@@ -14,6 +15,7 @@ use windlass_store::{Compare, keys};
 
 use super::guarded::{self, Decision, Guarded};
 use super::image::Blocked;
+use super::looked::{Looked, Seen};
 use super::{Coordinator, Kept};
 use crate::EngineError;
 use crate::holders::{self, Acquire, Owner, Release, SharedRecord, SharedState};
@@ -62,7 +64,7 @@ impl Guarded {
 
 impl Coordinator {
     /// The record of a shared resource, and the condition that it is still so.
-    async fn shared_record(&self, key: &str) -> Result<(Option<SharedRecord>, Compare), EngineError> {
+    pub(super) async fn shared_record(&self, key: &str) -> Result<Seen, EngineError> {
         let name = keys::shared(key);
         let entry = self.patiently(|| async { Ok(self.shared.store.get(&name).await?) }).await?;
         match entry {
@@ -71,30 +73,25 @@ impl Coordinator {
         }
     }
 
-    /// The record that a task rests on besides places in pools.
-    pub(super) fn rests_on(&self, id: TaskId) -> Option<String> {
-        let task = &self.image.tasks[&id];
-        let key = match task.spec.undoes {
-            Some(undone) => self.image.held_by(undone),
-            None => task.spec.shared.as_ref().map(|shared| &shared.key),
-        };
-        key.map(|key| keys::shared(key))
-    }
-
     /// What is to be done with a task that needs more than a place. `pending` are slots that are about to be taken.
-    pub(super) async fn decide(&mut self, id: TaskId, pending: &BTreeSet<String>) -> Result<Decision, EngineError> {
+    pub(super) async fn decide(
+        &mut self,
+        id: TaskId,
+        pending: &BTreeSet<String>,
+        looked: &mut Looked,
+    ) -> Result<Decision, EngineError> {
         let task = &self.image.tasks[&id];
         let (spec, status) = (task.spec.clone(), task.status.clone());
         let worker = self.session.worker;
         let decided = match spec.undoes {
-            Some(undone) => self.decide_release(id, undone).await?,
+            Some(undone) => self.decide_release(id, undone, looked).await?,
             None => match spec.shared.clone().filter(|_| status.shared != Some(SharedUse::Private)) {
-                Some(wanted) => self.decide_acquire(id, &wanted).await?,
+                Some(wanted) => self.decide_acquire(id, &wanted, looked).await?,
                 None => Decision::Starts(Guarded { label: "claim", ..Guarded::default() }),
             },
         };
         let Decision::Starts(mut change) = decided else { return Ok(decided) };
-        let slots = match self.free_slots(&spec.pools, pending).await? {
+        let slots = match self.free_slots_of(&spec.pools, pending, looked).await? {
             Ok(slots) => slots,
             Err(pool) => return Ok(Decision::Blocked(Blocked::Pool(pool))),
         };
@@ -111,11 +108,11 @@ impl Coordinator {
         Ok(Decision::Starts(change))
     }
 
-    async fn decide_acquire(&mut self, id: TaskId, wanted: &Shared) -> Result<Decision, EngineError> {
+    async fn decide_acquire(&mut self, id: TaskId, wanted: &Shared, looked: &Looked) -> Result<Decision, EngineError> {
         let (job, key) = (self.image.id(), wanted.key.clone());
         // Before looking: whatever changes afterwards rings.
         self.shared.wakers.wait(wakers::shared_topic(&key), job, &self.woken);
-        let (record, unchanged) = self.shared_record(&key).await?;
+        let (record, unchanged) = self.resource(looked, &key).await?;
         let task = &self.image.tasks[&id];
         let (name, now) = (task.spec.name(), self.now());
         let mut change = Guarded { label: "acquire", ..Guarded::default() };
@@ -162,12 +159,12 @@ impl Coordinator {
         Ok(Decision::Starts(change))
     }
 
-    async fn decide_release(&mut self, id: TaskId, undone: TaskId) -> Result<Decision, EngineError> {
+    async fn decide_release(&mut self, id: TaskId, undone: TaskId, looked: &Looked) -> Result<Decision, EngineError> {
         let mut change = Guarded { label: "release", ..Guarded::default() };
         // Another task has released it meanwhile, or it needs a place in a pool only.
         let Some(key) = self.image.held_by(undone).cloned() else { return Ok(Decision::Starts(change)) };
         let (job, worker, now) = (self.image.id(), self.session.worker, self.now());
-        let (record, unchanged) = self.shared_record(&key).await?;
+        let (record, unchanged) = self.resource(looked, &key).await?;
         change.compares.push(unchanged);
         let epoch = self.image.tasks[&id].status.epoch.next();
         let has_effects = self.image.tasks[&undone].effects.values().any(Effect::may_exist);
@@ -373,27 +370,22 @@ impl Coordinator {
         let any = !open.is_empty();
         let mut together = guarded::TOGETHER;
         while !open.is_empty() {
+            open.retain(|shared| self.image.holds(shared.id, shared.epoch));
+            let changes = try_join_all(open.iter().take(together).map(|shared| self.sharing(shared))).await?;
             let mut group = Guarded::default();
             let mut members = 0;
-            while let Some(shared) = open.get(members).filter(|_| members < together) {
-                if !self.image.holds(shared.id, shared.epoch) {
-                    open.remove(members);
-                    continue;
-                }
-                let change = match self.sharing(shared).await? {
-                    Ok(change) => change,
+            for change in changes {
+                match change {
+                    Ok(change) => match group.join(change) {
+                        Ok(()) => members += 1,
+                        Err(_) => break,
+                    },
                     Err(failure) => {
-                        let id = shared.id;
-                        open.remove(members);
-                        self.failed(id, failure, false)?;
-                        continue;
+                        if let Some(shared) = open.remove(members) {
+                            self.failed(shared.id, failure, false)?;
+                        }
                     }
-                };
-                if let Err(change) = group.join(change) {
-                    drop(change);
-                    break;
                 }
-                members += 1;
             }
             if members == 0 {
                 continue;

@@ -189,7 +189,7 @@ impl Coordinator {
                     tracing::info!(job = %self.image.id(), name, holder, "waits for a name that another job holds");
                     keys::slot(&name)
                 }
-                None => match self.free_slots(&self.job_pools(), &BTreeSet::new()).await? {
+                None => match self.free_slots(&self.job_pools()).await? {
                     Ok(_) => {
                         self.queue_for(BTreeSet::new());
                         return Ok(None);

@@ -99,15 +99,18 @@ impl<F: Fn(&str, String) -> TaskSpec> Graph<'_, F> {
             plan.zone.clone().or_else(|| one.zone.as_ref().and_then(|zone| self.spec.map.zones.get(zone)).cloned());
         let task = task
             .pool(format!("openstack/{}/boots", self.spec.target.name()), 10)
+            // What is nearly there comes before what has just begun.
+            .rank(20)
             .input(json!({ "instance": one, "zone": zone, "hypervisor": plan.hypervisor, "image": image, "nics": nics, "volumes": vec![json!({}); one.volumes.len()] }));
         let create = self.add(instance::CREATE, &one.id, task);
         let about = |task: TaskSpec| {
             task.requires(create).reference("/server", create, "/made").reference("/address", create, "/address")
         };
-        let boot = about(self.task(instance::BOOT, &one.id, &one.name)).input(json!({}));
+        let boot = about(self.task(instance::BOOT, &one.id, &one.name)).rank(30).input(json!({}));
         let boot = self.add(instance::BOOT, &one.id, boot);
         let diagnose = about(self.task(diagnose::DIAGNOSE, &one.id, &one.name))
             .requires(boot)
+            .rank(30)
             .input(json!({ "checks": plan.diagnose }));
         let diagnose = self.add(diagnose::DIAGNOSE, &one.id, diagnose);
         self.hooks(&plan.done, &format!("{} done", one.name), &one.id, &[diagnose], Some(create));

@@ -18,6 +18,11 @@ impl JobImage {
         self.ready.len()
     }
 
+    /// Claimable tasks that need more than a place.
+    pub(crate) fn guarded_len(&self) -> usize {
+        self.guarded.len()
+    }
+
     /// Claimable tasks that this process cannot run.
     pub(crate) fn foreign_len(&self) -> usize {
         self.foreign.values().map(BTreeSet::len).sum()

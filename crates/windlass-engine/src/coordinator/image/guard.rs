@@ -123,6 +123,16 @@ impl JobImage {
         self.guarded.iter().map(|entry| entry.2).filter(may).take(most).collect()
     }
 
+    /// The highest rank of what needs only a place.
+    pub(crate) fn rank_of_ready(&self) -> Option<i32> {
+        self.ready.first().map(|(Reverse(rank), ..)| *rank)
+    }
+
+    /// Whether something that needs more than a place ranks higher.
+    pub(crate) fn has_guarded_above(&self, rank: i32) -> bool {
+        self.guarded.first().is_some_and(|(Reverse(first), ..)| *first > rank)
+    }
+
     /// Whether a task is one of them.
     pub(crate) fn is_guarded(&self, id: TaskId) -> bool {
         let Some(task) = self.tasks.get(&id) else { return false };
