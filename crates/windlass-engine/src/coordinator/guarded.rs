@@ -144,7 +144,8 @@ impl Coordinator {
         self.try_again_what_waited();
         let mut changed = false;
         self.wants_worker = false;
-        self.guarded_wants_place = false;
+        // Those that are not looked at yet go on asking.
+        let asked_before = std::mem::take(&mut self.guarded_wants_place) && rank.is_some();
         let mut group = Group::default();
         let mut looked = Looked { with_batch: true, ..Looked::default() };
         // Pools that had no place in this round, and the sizes of those that had one.
@@ -232,6 +233,7 @@ impl Coordinator {
         });
         if rank.is_some() {
             // The others are looked at in the same turn of the loop.
+            self.guarded_wants_place |= asked_before;
             return Ok(changed);
         }
         self.keep_queues();

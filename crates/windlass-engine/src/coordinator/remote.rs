@@ -163,7 +163,11 @@ impl Coordinator {
             let cleans = self.image.status.state == JobState::Cancelling && !self.shutting_down;
             let goes_on = |spec: &TaskSpec| cleans && spec.undoes.is_some();
             more |= self.withdraw(usize::MAX, |this, id| !goes_on(&this.image.tasks[&id].spec));
-            self.want(0);
+            if self.shutting_down {
+                self.want(0);
+            } else {
+                self.want_places();
+            }
             return Ok(more);
         }
         // Nobody can run it any more, and it holds places that others wait for.
@@ -195,11 +199,15 @@ impl Coordinator {
     }
 
     /// Asks for the places that claimable tasks, and those that are offered, could use now.
+    ///
+    /// Whatever is asked for in one part of a round has to be asked for in all: a place that is granted and let go before
+    /// it is taken goes to another job, and two that do so hand it to and fro for ever.
     pub(super) fn want_places(&mut self) {
         let goes_on = self.image.status.state.may_claim();
         let ready = if goes_on && self.wants_place { self.image.ready_len() } else { 0 };
         let guarded = if self.guarded_wants_place { self.image.guarded_len() } else { 0 };
-        let offered = if goes_on { self.offered_here() } else { 0 };
+        let back = self.remote.withdrawing.iter().filter(|id| self.can_run_here(&self.image.tasks[*id].spec)).count();
+        let offered = if goes_on { self.offered_here() + back } else { 0 };
         self.want(ready + guarded + offered);
     }
 
@@ -362,6 +370,8 @@ impl Coordinator {
             }
             self.image.withdrawn(id);
         }
+        // What was granted for them stays theirs until it is seen whether they can run.
+        self.guarded_wants_place |= self.image.guarded_len() > 0;
         Ok(true)
     }
 
