@@ -84,6 +84,30 @@ impl BlobStore {
         })
     }
 
+    /// Hands a local file over: it is the object afterwards, and gone where it was. Into a folder of the same file
+    /// system it is renamed once it is on disk, and its bytes are not touched; anywhere else it is uploaded and then
+    /// removed. Replaces what is there. Returns its bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`BlobStore::upload_file`]; the file is still there then, unless only its removal failed.
+    pub async fn move_file(&self, file: &Path, key: &str, options: UploadOptions) -> Result<u64> {
+        let path = self.path(Operation::Put, key)?;
+        let from = file.to_path_buf();
+        if let Some(root) = &self.shared.backend.folder {
+            if self.cancel.is_cancelled() {
+                return Err(self.cancelled(Operation::Put, key));
+            }
+            let (from, to) = (from.clone(), root.join(path.as_ref()));
+            if let Some(bytes) = self.blocking(Operation::Put, key, move || put_in_place(&from, &to)).await? {
+                return Ok(bytes);
+            }
+        }
+        let written = self.upload_file(file, key, options).await?;
+        self.blocking(Operation::Put, key, move || remove_if_there(&from)).await?;
+        Ok(written.digests.bytes)
+    }
+
     /// Downloads an object into a local file, which appears only when it is whole and on disk, and replaces what had
     /// its name. Goes on where an earlier download of the same state of the object was cut. If the object is replaced
     /// meanwhile it begins afresh, three times at most.
@@ -320,6 +344,25 @@ impl Partial {
         File::open(folder)?.sync_all()?;
         Ok(Ok(digests))
     }
+}
+
+/// Puts a file on disk and renames it, and makes the folders that are missing. Returns its bytes, or nothing if it lies on
+/// another file system.
+fn put_in_place(from: &Path, to: &Path) -> io::Result<Option<u64>> {
+    let file = File::open(from).map_err(|error| named(&error, "open", from))?;
+    file.sync_all().map_err(|error| named(&error, "put on disk", from))?;
+    let bytes = file.metadata()?.len();
+    let folder = to.parent().ok_or_else(|| io::Error::other("an object has a name"))?;
+    let missing: Vec<&Path> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
+    fs::create_dir_all(folder).map_err(|error| named(&error, "make the folder", folder))?;
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => return Ok(None),
+        renamed => renamed.map_err(|error| named(&error, "rename into", to))?,
+    }
+    for changed in std::iter::once(folder).chain(missing.iter().filter_map(|made| made.parent())) {
+        File::open(changed)?.sync_all()?;
+    }
+    Ok(Some(bytes))
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {

@@ -141,7 +141,7 @@ async fn one(
     let mut adds = Vec::with_capacity(named.len());
     for (key, file) in &named {
         (around.go_on)()?;
-        table.store().upload_file(&file.file, key, UploadOptions::default()).await?;
+        table.store().move_file(&file.file, key, UploadOptions::default()).await?;
         adds.push(Add { data_change: false, ..Table::add(day, key, file.bytes, &file.stats, now)? });
     }
     let hidden: u64 = files.iter().map(Add::hidden).sum();

@@ -61,15 +61,21 @@ pub(crate) fn outcomes(
     let mut stale = 0;
     for key in 0..keys.len() {
         let before = hits.of(key).map(|(hit, rows, at)| (hit, row(rows, &shape.types, at)));
-        let mut now = before.as_ref().map(|(_, row)| row.clone());
+        // Nothing as long as it is as it was before.
+        let mut now: Option<Option<Row>> = None;
         for (patch, at) in keys.rows_of(key) {
-            match apply(now.as_ref(), &patches[patch], at, shape) {
-                Applied::Row(row) => now = Some(row),
-                Applied::Gone => now = None,
+            let old = match &now {
+                Some(row) => row.as_ref(),
+                None => before.as_ref().map(|(_, row)| row),
+            };
+            match apply(old, &patches[patch], at, shape) {
+                Applied::Row(row) => now = Some(Some(row)),
+                Applied::Gone => now = Some(None),
                 Applied::Stale => stale += 1,
             }
         }
-        each(Outcome { before, after: now })?;
+        let after = now.unwrap_or_else(|| before.as_ref().map(|(_, row)| row.clone()));
+        each(Outcome { before, after })?;
     }
     Ok(stale)
 }

@@ -2,7 +2,9 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 
-use arrow_array::ArrayRef;
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::Int64Type;
+use arrow_array::{Array as _, ArrayRef};
 use arrow_row::{RowConverter, SortField};
 
 use crate::cell::Cell;
@@ -47,6 +49,10 @@ impl Bounds {
         let mut between: Option<(Cell, Cell)> = None;
         for patch in patches {
             let array = patch.column(at);
+            if let Some(values) = array.as_primitive_opt::<Int64Type>().filter(|values| values.null_count() == 0) {
+                integers.extend_from_slice(values.values());
+                continue;
+            }
             for row in 0..patch.len() {
                 match cell(array, column, row) {
                     Cell::Int(value) => integers.push(value),

@@ -174,9 +174,9 @@ pub async fn plan(table: &Table, order: &Order, around: &Around) -> Result<Optio
     for (day, (path, rows)) in days {
         (around.go_on)()?;
         let patch = key(&order.run, &format!("{day}.patch"));
-        let written = table.store().upload_file(&path, &patch, UploadOptions::default()).await?;
+        let bytes = table.store().move_file(&path, &patch, UploadOptions::default()).await?;
         let base = by_day.get(&day).cloned().unwrap_or_default();
-        planned.push(DayPlan { day, patch, rows, bytes: written.digests.bytes, base });
+        planned.push(DayPlan { day, patch, rows, bytes, base });
     }
     let mut counts = sorted.counts;
     counts.stale += stale;
@@ -360,9 +360,15 @@ where
     for add in &planned.base {
         base.push(fetch(table, add, around).await?);
     }
-    let patch = folder.join("patch");
-    let _ = std::fs::remove_file(&patch);
-    table.store().download_file(&planned.patch, &patch, DownloadOptions::default()).await?;
+    let patch = match table.local_data().map(|data| data.join(&planned.patch)).filter(|patch| patch.exists()) {
+        Some(patch) => patch,
+        None => {
+            let patch = folder.join("patch");
+            let _ = std::fs::remove_file(&patch);
+            table.store().download_file(&planned.patch, &patch, DownloadOptions::default()).await?;
+            patch
+        }
+    };
     let merged = {
         let (definition, folder, entropy, go_on) =
             (plan.definition.clone(), folder.clone(), around.entropy.clone(), around.go_on.clone());
@@ -408,7 +414,7 @@ where
         }
         for (key, file) in named {
             (around.go_on)()?;
-            table.store().upload_file(&file.file, &key, UploadOptions::default()).await?;
+            table.store().move_file(&file.file, &key, UploadOptions::default()).await?;
             result.adds.push(Table::add(day, &key, file.bytes, &file.stats, around.now_ms())?);
             result.objects.push(Object { key, bytes: file.bytes });
         }

@@ -8,12 +8,16 @@ use arrow_array::{ArrayRef, RecordBatch, make_array};
 use arrow_data::transform::MutableArrayData;
 use arrow_ord::ord::{DynComparator, make_comparator};
 use arrow_schema::SortOptions;
+use arrow_select::interleave::interleave_record_batch;
 
 use crate::changes::Changes;
 use crate::definition::Shape;
 use crate::delta::Deleted;
 use crate::edits::Change;
 use crate::error::{Result, arrow};
+
+/// Pieces of fewer rows than this on average are put together row by row: to begin a piece costs as much as some rows.
+const SHORT: usize = 16;
 
 /// Rows, a batch at a time.
 pub(crate) type Batches<'a> = Box<dyn Iterator<Item = Result<RecordBatch>> + 'a>;
@@ -186,7 +190,10 @@ impl Gathering {
         if let [one] = pieces.as_slice() {
             return sink(&batches[one.batch].slice(one.start, one.end - one.start));
         }
-        let rows = pieces.iter().map(|piece| piece.end - piece.start).sum();
+        let rows: usize = pieces.iter().map(|piece| piece.end - piece.start).sum();
+        if rows < pieces.len() * SHORT {
+            return sink(&Self::row_by_row(&batches, &pieces, rows)?);
+        }
         let columns: Vec<ArrayRef> = (0..shape.types.len())
             .map(|at| -> Result<ArrayRef> {
                 let data: Vec<_> = batches.iter().map(|batch| batch.column(at).to_data()).collect();
@@ -198,6 +205,16 @@ impl Gathering {
             })
             .collect::<Result<_>>()?;
         sink(&RecordBatch::try_new(shape.schema.clone(), columns).map_err(arrow("put merged rows together"))?)
+    }
+
+    /// Puts many short pieces together.
+    fn row_by_row(batches: &[RecordBatch], pieces: &[Piece], rows: usize) -> Result<RecordBatch> {
+        let mut places = Vec::with_capacity(rows);
+        for piece in pieces {
+            places.extend((piece.start..piece.end).map(|row| (piece.batch, row)));
+        }
+        let batches: Vec<&RecordBatch> = batches.iter().collect();
+        interleave_record_batch(&batches, &places).map_err(arrow("put merged rows together"))
     }
 }
 

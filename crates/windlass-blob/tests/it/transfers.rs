@@ -191,6 +191,31 @@ async fn a_file_goes_up_and_comes_down_the_same() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_handed_over_is_the_object_and_gone_where_it_was() {
+    let site = Site::start();
+    let (dir, home) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let local = folder(&home);
+    let data = pattern(3 * MIB, 9);
+    for store in [&local, &site.store] {
+        let source = dir.path().join("source");
+        for key in ["file", "new/folders/file", "file"] {
+            std::fs::write(&source, &data).unwrap();
+            assert_eq!(store.move_file(&source, key, UploadOptions::default()).await.unwrap(), data.len() as u64);
+            assert!(!source.exists());
+            assert_eq!(store.digests_of(key).await.unwrap(), Digests::of(&data));
+        }
+        let missing = store.move_file(&source, "x", UploadOptions::default()).await.unwrap_err();
+        assert!(missing.to_string().contains("source"), "{missing}");
+        assert_ne!(missing.kind(), ErrorKind::NotFound, "it is not the object that is missing");
+        assert_eq!(
+            store.move_file(&source, "../x", UploadOptions::default()).await.unwrap_err().kind(),
+            ErrorKind::Invalid
+        );
+    }
+    assert_eq!(std::fs::metadata(home.path().join("new/folders/file")).unwrap().len(), data.len() as u64);
+}
+
+#[tokio::test]
 async fn a_broken_download_is_resumed_where_it_was_and_verified_from_the_first_byte() {
     let site = Site::start();
     let dir = TempDir::new().unwrap();
