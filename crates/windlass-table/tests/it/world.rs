@@ -31,6 +31,8 @@ pub(crate) struct World {
     pub(crate) batches: Value,
     /// Bytes of memory that a step may have.
     pub(crate) memory: u64,
+    /// The most bytes that were merged into a day at once.
+    pub(crate) largest: AtomicU64,
     source: PathBuf,
     runs: u32,
 }
@@ -59,7 +61,16 @@ impl World {
         let import = Some(source.join("archive"));
         let creation = Creation { url, import, cutoff: batches["cutoff"].as_i64(), ..Creation::default() };
         let table = Table::create(&home, &definition, creation, &context).await.unwrap();
-        Self { folder, table, definition, batches, memory: MEMORY, source: source.to_path_buf(), runs: 0 }
+        Self {
+            folder,
+            table,
+            definition,
+            batches,
+            memory: MEMORY,
+            largest: AtomicU64::new(0),
+            source: source.to_path_buf(),
+            runs: 0,
+        }
     }
 
     pub(crate) async fn sample(uniqueness: Uniqueness) -> Self {
@@ -163,6 +174,7 @@ impl World {
         let around = self.around(&order.run);
         let Some(plan) = run::plan(&self.table, order, &around).await? else { return Ok(None) };
         for day in &plan.days {
+            self.largest.fetch_max(day.bytes, Ordering::Relaxed);
             run::merge_day(&self.table, &plan, day.day, &around, |_| async { Ok(()) }).await?;
         }
         let done = run::commit(&self.table, &plan, &around).await?;

@@ -85,3 +85,58 @@ fn rows_go_to_a_server_and_are_merged_by_it() {
     assert_eq!(summary["days"], object!([{"day": "2025-11-18", "rows": 1, "changed": 1, "done": true}]), "{report}");
     up.kill();
 }
+
+fn scan(tables: &Path, words: &[&str]) -> Vec<u8> {
+    let output =
+        windlass().args(["table", "scan", "rides"]).args(words).env("WINDLASS_TABLES", tables).output().unwrap();
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+#[test]
+fn rows_that_are_looked_at_can_be_sent_again_in_every_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let definition = definition(folder.path());
+    let made_of = |name: &str, rows: &Path| {
+        let tables = folder.path().join(name);
+        let rows = rows.to_str().unwrap();
+        for words in [
+            &["create", "--from", &definition, "--cutoff", "2025-11-20T00:00:00Z"][..],
+            &["ingest", "rides", rows],
+            &["backfill", "rides"],
+        ] {
+            let (answer, code) = table(&tables, words);
+            assert_eq!(code, 0, "{name} {words:?} {answer}");
+        }
+        tables
+    };
+    let rows = folder.path().join("rows.jsonl");
+    let line = |at: &str, ride: i64, fare: Value| object!({ "at": at, "ride": ride, "fare": fare }).to_string() + "\n";
+    let lines = [
+        line("2025-11-18T07:10:00.000001Z", 1, 14.25.into()),
+        line("2025-11-18T08:00:00Z", 2, Value::Null),
+        line("2025-11-19T08:00:00Z", -3, 9.5.into()),
+    ];
+    std::fs::write(&rows, lines.concat()).unwrap();
+    let tables = made_of("first", &rows);
+    let looked =
+        ["--columns", "day,ride,fare", "--where", "fare >= 10 OR fare IS NULL", "--order-by=-ride", "--format", "csv"];
+    let text = String::from_utf8(scan(&tables, &looked)).unwrap();
+    assert_eq!(text, "day,ride,fare\n2025-11-18,2,\n2025-11-18,1,14.25\n");
+    assert_eq!(
+        scan(&tables, &["--order-by", "fare", "--limit", "1", "--columns", "ride", "--where", "fare IS NOT NULL"]),
+        b"{\"ride\":-3}\n"
+    );
+    let (answer, code) = table(&tables, &["scan", "rides", "--count", "--where", "ride BETWEEN -3 AND 1"]);
+    assert_eq!((code, &answer["rows"]), (0, &2.into()), "{answer}");
+    let (error, code) = table(&tables, &["scan", "rides", "--where", "wings = 2"]);
+    assert_eq!(code, 2, "{error}");
+    assert!(error["error"]["message"].as_str().unwrap().contains("wings"), "{error}");
+    let digest = scan(&tables, &["--digest"]);
+    for (form, ending) in [("json", "jsonl"), ("csv", "csv"), ("arrow", "arrow"), ("parquet", "parquet")] {
+        let again = folder.path().join(format!("again.{ending}"));
+        std::fs::write(&again, scan(&tables, &["--columns", "at,ride,fare", "--format", form])).unwrap();
+        let copy = made_of(form, &again);
+        assert_eq!(String::from_utf8(scan(&copy, &["--digest"])), String::from_utf8(digest.clone()), "{form}");
+    }
+}
