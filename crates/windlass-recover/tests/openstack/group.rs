@@ -26,12 +26,7 @@ struct Building<'p> {
 impl Group {
     /// Builds it at `place`; `stamp` makes its names its own.
     pub(crate) async fn build(place: &Place, stamp: &str) -> Self {
-        let body = json!({ "project": { "name": format!("shop-{stamp}"), "description": "the shop", "domain_id": "default" } });
-        let project = place.make(&Scope::Home, Service::Identity, "/projects", body).await;
-        let (user, _) = place.cloud.identity(&Scope::Home).await.unwrap();
-        let roles = place.list(Service::Identity, "/roles?name=admin", "roles").await;
-        let path = format!("/projects/{project}/users/{user}/roles/{}", roles[0]["id"].as_str().unwrap());
-        place.put(&Scope::Home, Service::Identity, &path, None).await;
+        let project = place.project(&format!("shop-{stamp}")).await;
         let limits = json!({ "quota_set": { "instances": 7, "cores": 21 } });
         place.put(&Scope::Home, Service::Compute, &format!("/os-quota-sets/{project}"), Some(limits)).await;
         let building = Building { place, stamp, project };

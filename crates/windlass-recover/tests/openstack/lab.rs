@@ -22,11 +22,16 @@ pub(crate) struct Place {
     /// As a job describes it.
     pub(crate) site: Value,
     /// Where its volumes are files.
-    volumes: PathBuf,
+    pub(crate) volumes: PathBuf,
+    /// What its block service calls the storage.
+    pub(crate) volume_host: String,
 }
 
+/// Held by whoever compares what there is at a site.
+pub(crate) static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// The lists that say what there is at a site.
-const LISTS: [(Service, &str, &str); 14] = [
+const LISTS: [(Service, &str, &str); 15] = [
     (Service::Identity, "/projects", "projects"),
     (Service::Network, "/networks", "networks"),
     (Service::Network, "/subnets", "subnets"),
@@ -41,6 +46,7 @@ const LISTS: [(Service, &str, &str); 14] = [
     (Service::Volume, "/volumes/detail?all_tenants=1", "volumes"),
     (Service::Volume, "/snapshots/detail?all_tenants=1", "snapshots"),
     (Service::Volume, "/volume-transfers/detail?all_tenants=1", "transfers"),
+    (Service::Image, "/images?visibility=all", "images"),
 ];
 
 impl Place {
@@ -56,7 +62,19 @@ impl Place {
         let password = json!({ "user": lab["user"], "password": { "file": secret }, "project": lab["project"] });
         let site = json!({ "name": name, "auth_url": lab["auth_url"], "region": lab["region"], "credential": { "password": password } });
         let cloud = Cloud::new(serde_json::from_value::<Site>(site.clone()).unwrap(), clock.clone());
-        Self { cloud, clock: clock.clone(), site, volumes: lab["volumes"].as_str().unwrap().into() }
+        let text = |name: &str| lab[name].as_str().unwrap().to_owned();
+        Self { cloud, clock: clock.clone(), site, volumes: text("volumes").into(), volume_host: text("volume_host") }
+    }
+
+    /// Makes a project in which the lab's user may do everything.
+    pub(crate) async fn project(&self, name: &str) -> String {
+        let body = json!({ "project": { "name": name, "description": "the shop", "domain_id": "default" } });
+        let project = self.make(&Scope::Home, Service::Identity, "/projects", body).await;
+        let (user, _) = self.cloud.identity(&Scope::Home).await.unwrap();
+        let roles = self.list(Service::Identity, "/roles?name=admin", "roles").await;
+        let path = format!("/projects/{project}/users/{user}/roles/{}", roles[0]["id"].as_str().unwrap());
+        self.put(&Scope::Home, Service::Identity, &path, None).await;
+        project
     }
 
     /// Makes something and gives its id.

@@ -1,62 +1,16 @@
 //! A group is recovered at the other site as a drill that is undone, then as a migration that is confirmed.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use windlass_clock::{Seeded, SharedClock, SystemClock};
-use windlass_engine::view::{self, JobView};
-use windlass_engine::{Command, CommandReply, Engine, EngineConfig, JobRequest, Kinds};
-use windlass_model::JobId;
-use windlass_model::task::Outcome;
+use windlass_clock::SystemClock;
+use windlass_engine::{Command, JobRequest};
 use windlass_openstack::{Scope, Service};
-use windlass_recover::{RecoverConfig, RecoverKind};
-use windlass_store::memory::MemoryStore;
 
 use crate::group::Group;
 use crate::lab::{self, Place};
-
-/// How long a job may take on a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(900);
-
-struct Rig {
-    clock: SharedClock,
-    store: MemoryStore,
-    folder: tempfile::TempDir,
-}
-
-impl Rig {
-    async fn engine(&self) -> Engine {
-        let kinds = Kinds::new().with(RecoverKind::new(RecoverConfig::foreground(BTreeMap::new())));
-        let store = Arc::new(self.store.clone());
-        let config =
-            EngineConfig::new(store, self.clock.clone(), Seeded::shared(7), kinds, self.folder.path().join("jobs"));
-        Engine::open(config).await.unwrap()
-    }
-
-    async fn rest(&self, engine: &Engine, job: JobId) -> JobView {
-        windlass_clock::deadline(&*self.clock, PATIENCE, engine.wait(job)).await.unwrap().unwrap();
-        view::job(&self.store, engine.kinds(), job, engine.now()).await.unwrap()
-    }
-
-    async fn command(&self, engine: &Engine, job: JobId, command: Command) -> JobView {
-        match engine.command(job, command, None).await.unwrap() {
-            CommandReply::Done(_) | CommandReply::Deleted { .. } => {}
-            CommandReply::Refused(why) => panic!("refused: {why}"),
-        }
-        self.rest(engine, job).await
-    }
-}
-
-fn troubles(view: &JobView) -> Vec<String> {
-    let unwell = view.tasks.iter().filter_map(|task| match task.status.outcome() {
-        Some(Outcome::Succeeded { .. }) => None,
-        Some(Outcome::Failed { failure }) => Some(format!("{}: {}: {failure}", task.name, failure.code)),
-        other => Some(format!("{}: {:?}", task.name, other.map(Outcome::name))),
-    });
-    unwell.collect()
-}
+use crate::rig::{Rig, troubles};
 
 /// Replicas of the volumes at `b`, as storage would have brought them there.
 async fn replicas(a: &Place, b: &Place, group: &Group) -> BTreeMap<&'static str, String> {
@@ -188,6 +142,7 @@ async fn compare(a: &Place, b: &Place, group: &Group, stamp: &str) {
 // Reading what is below the volumes takes long and must not keep the engine from its work.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_is_recovered_undone_without_a_trace_then_migrated_and_kept() {
+    let _alone = lab::ALONE.lock().await;
     let clock = SystemClock::real();
     let (a, b) = (Place::open("a", &clock), Place::open("b", &clock));
     let stamp = format!("{:x}", clock.wall().as_millisecond());
@@ -197,8 +152,7 @@ async fn a_group_is_recovered_undone_without_a_trace_then_migrated_and_kept() {
     let replicas = replicas(&a, &b, &group).await;
     println!("group and replicas: {} s", took(begun));
     let (before, files) = (b.objects().await, b.files());
-    let rig =
-        Rig { clock: clock.clone(), store: MemoryStore::new(clock.clone()), folder: tempfile::tempdir().unwrap() };
+    let rig = Rig::new(&clock);
     let engine = rig.engine().await;
     let request = |mode: &str| JobRequest {
         kind: "recover".into(),
