@@ -438,6 +438,9 @@ impl Coordinator {
     /// Stops attempts that are overdue: first by asking, then where they stand.
     async fn stop_overdue(&mut self) -> Result<(), EngineError> {
         for (task, epoch, why, aborted) in self.attempts.overdue(self.shared.clock.monotonic()) {
+            if self.batch.is_full() {
+                self.flush(false).await?;
+            }
             if aborted {
                 self.ended(task, epoch, Err(Failure::interrupted())).await?;
             } else {

@@ -625,6 +625,9 @@ impl Coordinator {
         }
         let stops = read_all(&*store, &keys::stops(job)).await?;
         for stop in stops {
+            if self.batch.is_full() {
+                self.flush(false).await?;
+            }
             match keys::last_part::<TaskId>(&stop.key).and_then(|task| self.remote.attempts.get_mut(&task)) {
                 Some(attempt) => attempt.told = decode::<StopWish>(&stop).ok().map(|wish| wish.how),
                 None => self.batch.delete(stop.key),
@@ -674,6 +677,9 @@ impl Coordinator {
             .map(|(task, _)| *task)
             .collect();
         for task in overdue {
+            if self.batch.is_full() {
+                self.flush(false).await?;
+            }
             self.batch.delete(keys::task_claim(self.image.id(), task));
             self.bury_elsewhere(task).await?;
         }

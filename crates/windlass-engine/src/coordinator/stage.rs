@@ -18,7 +18,7 @@ use crate::EngineError;
 use crate::kind::PlanContext;
 use crate::records::{AddedBy, TaskRecord, encode};
 
-/// Tasks that fit into a batch beside everything else.
+/// Tasks that fit into a batch beside what a step adds.
 const FEW: usize = 24;
 /// Drafts per transaction; together with the bytes below within the store's budget.
 const DRAFTS: usize = 90;
@@ -284,7 +284,10 @@ impl Coordinator {
             bytes += record.len();
             drafts.push((keys::task(self.image.id(), task.id), record));
         }
-        let staged = tasks.len() > FEW || bytes > DRAFT_BYTES / 4;
+        // What the batch holds already may leave less room than that. A job that is not in the store yet has no drafts,
+        // and its batch is nearly empty.
+        let most = if self.submitting.is_some() { FEW } else { FEW.min(self.batch.room()) };
+        let staged = tasks.len() > most || bytes > DRAFT_BYTES / 4;
         if staged {
             self.stage(drafts).await?;
         }
